@@ -125,7 +125,7 @@ def add(
         taxonomy: default taxonomy.
         protocol: default protocol.
         overwrite: replace the file if there is one.
-        options: of the reader.
+        options: options of the reader.
 
     Raises:
         ConfigError: if the name is taken, or an argument cannot be used.

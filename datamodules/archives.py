@@ -43,7 +43,7 @@ def inside(path: str | Path) -> tuple[Path, str] | None:
 def holds(path: str | Path) -> bool:
     """Return whether there is a file at a path, on the disk or inside an archive.
 
-    A corpus asks for each of its files. So a text is quicker than a path.
+    It is called for each file of a corpus, and a text is faster than a :class:`~pathlib.Path`.
 
     Raises:
         DataError: if the archive cannot be read.

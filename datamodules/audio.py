@@ -337,7 +337,7 @@ def _mono(
         blocks: ``[S, channels]`` each, at their own rate. The last one is empty.
         rate: that rate, in Hz.
         channel: counted from 1; None = the mean of all channels.
-        name: for messages.
+        name: name of the audio in messages.
         level: the samples are added to it.
     """
     import soxr

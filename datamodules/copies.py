@@ -1,6 +1,6 @@
 """Corrupted copies of training utterances: generated noise, rooms, channels and coders.
 
-They make a model stand noise that it never heard. Nothing recorded is used: recorded noises and
+They make a model work in noise that it never heard. Nothing recorded is used: recorded noises and
 rooms are for the test (:mod:`.corruption`). A copy depends on the samples of the utterance and on
 its number only. So every head, seed and process trains on the same copies, and the feature store
 keeps them. The ranges are those of :mod:`.distortions`. The shares are our choice.
@@ -27,7 +27,7 @@ from .distortions import (
 )
 
 VERSION = 1
-"""A change of what a copy is raises it, so that stored features are computed again."""
+"""Raise it whenever copies change, so that stored features are computed again."""
 
 CLEAN_SHARE = 0.5
 """Share of the clean utterance in what training draws; the copies share the rest."""

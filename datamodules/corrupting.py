@@ -27,7 +27,7 @@ class Corrupter:
         room: share of the others in a room.
         channel: share of the others with a tilted spectrum; half as many have a telephone's band.
         clip: share of the others whose loudest samples are clipped.
-        seed: of the random numbers.
+        seed: seed of the random numbers.
     """
 
     def __init__(

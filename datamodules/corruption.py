@@ -221,7 +221,7 @@ class Condition:
 
     Attributes:
         kind: one of :data:`KINDS`.
-        value: in the kind's unit; None if the kind takes no value.
+        value: its value in the unit of the kind; None if the kind takes no value.
     """
 
     kind: str

@@ -76,8 +76,8 @@ class SpeechDataset(Dataset[Batch]):
         """Read features from a store that holds all utterances; None = read audio.
 
         Args:
-            store: of the encoder's features.
-            vectors: of the vectors that heads get beside the frames. They are read here, once, and
+            store: store of the encoder's features.
+            vectors: store of the vectors beside the frames. They are read here, once, and
                 kept in memory. None = there are none, or the audio's reader computes them.
 
         Raises:

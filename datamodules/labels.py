@@ -26,7 +26,7 @@ def labels_of(utterances: Sequence[Utterance], column: str) -> list[str | None]:
     """Return the canonical label of each utterance; None if it has none.
 
     Args:
-        utterances: of any corpora.
+        utterances: utterances of any corpora.
         column: the column that holds the label.
     """
     infos = {c: CorpusInfo.load(c) for c in {u.corpus for u in utterances}}

@@ -238,7 +238,7 @@ def listen(
             else:
                 finish(group, before)
         if again := len(by_file) - len(rest):
-            bar.note(f"{again} heard before")
+            bar.note(f"{again} decoded before")
         for group, heard in _heard(rest, root, processes):
             journal.keep(group, root, heard)
             finish(group, heard)

@@ -220,8 +220,8 @@ def prepare(
     with journal:
         if journal.known:
             tell(
-                f"{corpus}: an earlier call was stopped; what it heard of {journal.known} files is "
-                "taken, and only the others are decoded",
+                f"{corpus}: an earlier call was stopped; its results for {journal.known} files are "
+                "used, and only the others are decoded",
                 fault=False,
             )
         results, losses = listen(

@@ -97,7 +97,7 @@ class Measured:
         f0_sd: semitones.
         energy_mean: dB relative to full scale.
         energy_sd: dB.
-        seconds: from the first frame of speech to the last; 0 if there is no speech.
+        seconds: duration from the first frame of speech to the last; 0 if there is no speech.
         nuclei: number of syllables in the audio.
     """
 

@@ -240,7 +240,7 @@ class SpeechDataModule(L.LightningDataModule):
         """Read features of these parts from a store; None = read audio.
 
         Args:
-            store: of the encoder's features.
+            store: store of the encoder's features.
             parts: names of parts.
             vectors: store of the vectors that heads get beside the frames.
         """

@@ -51,8 +51,8 @@ class LinearSVMHead(Head):
     of the classes are its log-scores. They rank the classes; as probabilities they need a
     temperature.
 
-    It says what the frames are worth to a method without choices. A head that is below it is not
-    well trained.
+    It is the reference for other heads on the same frames: it has an optimum, whatever the seed.
+    A head with a lower score than this one is not well trained.
 
     Args:
         dim: ``D``, width of the frames.

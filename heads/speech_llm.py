@@ -247,7 +247,7 @@ class Chat:
     """The text around the audio, by a chat template.
 
     Args:
-        tokenizer: of the language model.
+        tokenizer: tokenizer of the language model.
         template: a chat with ``{}`` for the message; None = the model's own chat template.
         name: name of the language model, for errors.
 

@@ -79,7 +79,7 @@ def list_(kind: Kind | None = None, name: str | None = None, /, *, json: Json = 
 
 @app.command
 def show(run: str, /, *, json: Json = False) -> None:
-    """Show what a run was, what it reached, what it took, and what its folder holds.
+    """Show a run's settings, its results, its time and memory, and the files of its folder.
 
     Example: serzoo show runs/ravdess/selm-0877ec
 
@@ -125,10 +125,10 @@ def config(recipe: Recipe, /, *settings: Settings, json: Json = False) -> None:
 
 @app.command
 def prepare(corpus: str, /, *settings: Settings, json: Json = False) -> int:
-    """Listen to every file of a corpus, and write a manifest of what can be used.
+    """Decode every file of a corpus, and write a manifest of what can be used.
 
     Bad audio is refused and listed. The published counts are checked. If it was killed, the same
-    command goes on where it was.
+    command decodes only the rest.
 
     Example: serzoo prepare ravdess root=~/ravdess out=ravdess.jsonl
 
@@ -164,7 +164,7 @@ def prepare(corpus: str, /, *settings: Settings, json: Json = False) -> int:
 
 @app.command
 def audit(manifest: Speech, /, *settings: Settings, json: Json = False) -> int:
-    """Look for speakers, sentences and recordings that the parts of a protocol share.
+    """Look for speakers, sentences and recordings that the parts of a fold share.
 
     Example: serzoo audit ravdess.jsonl protocol=kfold-3
 
@@ -239,7 +239,10 @@ def corpus(*, json: Json = False) -> None:
         return
     print(
         "\n".join(f"{e.name}: {e.about} ({e.source or 'damaged'})" for e in found)
-        or (f"no file in {registry.corpora_folder()}; `serzoo corpus add` writes one")
+        or (
+            f"no corpus of your own in the folder {registry.corpora_folder()}; "
+            "`serzoo corpus add` adds one"
+        )
     )
 
 
@@ -281,7 +284,7 @@ app.command(label_app)
 def label(
     manifest: Speech, /, *settings: Settings, shard: str | None = None, json: Json = False
 ) -> None:
-    """Label speech from its words: transcribe, entail, select.
+    """Label speech from its words: write what is said, score the classes, select.
 
     Example: serzoo label talk.jsonl taxonomy=big4 out=labels scorer=lexicon
 
@@ -328,7 +331,7 @@ def label_trace(out: str, id: str, /, *, json: Json = False) -> None:
 
 @label_app.command(name="audit")
 def label_audit(out: str, /, *settings: Settings, json: Json = False) -> int:
-    """Measure whether labels from words are right, and whether a corpus' words carry emotion.
+    """Measure whether labels from words are right, and whether the words carry emotion.
 
     Example: serzoo label audit labels human=people.jsonl
 
@@ -377,16 +380,18 @@ def _label_values(typed: Sequence[str], knobs: Mapping[str, Any], source: str) -
 
 @app.command(name="lock")
 def lock_(*names: str, all: bool = False, file: str | None = None, json: Json = False) -> int:
-    """Keep the commits of published models in a lock file, so that they are loaded again.
+    """Keep the commits of published models in a lock file, so that later runs load the same.
 
-    Without names, it shows what is locked.
+    Without names, it shows which models are locked.
 
     Example: serzoo lock whisper-base wavlm-base-plus
 
     Args:
-        names: encoders and heads (see `serzoo list`), asr, hub ids, OWNER/NAME@REVISION, folders.
+        names: encoders and heads (see `serzoo list`), asr (the default recogniser), hub ids,
+            OWNER/NAME@REVISION, folders.
         all: lock the models of all shipped encoders and heads.
-        file: the lock file; by default serzoo.lock here if there is one, else that of the cache.
+        file: the lock file; by default serzoo.lock in this folder if it exists, else that of the
+            cache.
     """
     from .core import lock
     from .run import locking
@@ -408,7 +413,7 @@ def lock_(*names: str, all: bool = False, file: str | None = None, json: Json = 
 
 @app.command
 def doctor(recipe: Recipe, /, *settings: Settings, json: Json = False) -> int:
-    """Build a run, take one step of it, and say what is wrong with it.
+    """Check a run before it starts: build it, take one step, and say what is wrong.
 
     Example: serzoo doctor ravdess head=selm
 
@@ -479,8 +484,8 @@ def eval_(checkpoint: Run, /, *settings: Settings, json: Json = False) -> None:
             part=test|valid|all, condition=noise:10dB, noise=FOLDER,
             rir=FOLDER, unknown_speakers=accept, out=FILE.jsonl,
             prior=CLASS:WEIGHT,..., record=FILE.json, and options.KEY of the corpus' reader.
-            head.KEY=VALUE answers with another option of the head, without training. Several,
-            as in head.steps=[1,2,4], make a curve, which curve=FOLDER keeps.
+            head.KEY=VALUE scores with another option of the head, without training. A list,
+            as in head.steps=[1,2,4], makes a curve, which curve=FOLDER keeps.
     """
     from .core.files import check_place, write_json
     from .report import answering
@@ -643,21 +648,23 @@ def predict(
         file: a recording, a folder (and all below it), or a quoted pattern: 'calls/*.wav'. Or
             a manifest of `serzoo prepare`, which also names speakers. Or - for raw samples on
             standard input, with --rate.
-        files: more of these.
+        files: more recordings, folders, patterns or manifests.
         out: FILE.csv or FILE.jsonl; CSV on standard output by default.
-        window: seconds; longer recordings are cut into windows. The default is as in training.
+        window: seconds of a window; longer recordings are cut into windows. The default is
+            data.max_seconds of the training.
         hop: seconds from one window to the next; half a window by default.
-        voice: none, energy or silero, which finds speech; windows then cover speech only.
+        voice: how speech is found: none, energy or silero. Windows then cover speech only.
         channel: mean of all channels, first, or a number from 1. Or separate, which makes a
             timeline of each channel, such as each speaker of a call.
         plot: FILE.png, .svg or .pdf, or a folder, for pictures of the probabilities over time.
         textgrid: FILE.TextGrid, or a folder, for timelines in Praat.
-        rate: samples per second of raw samples in a pipe; files have their own.
-        encoding: their format, as ffmpeg names it: s16le (default), f32le, mulaw and others.
-        channels: their number of channels, 1 by default.
+        rate: samples per second of raw samples in a pipe; leave it out for files.
+        encoding: format of raw samples, as ffmpeg names it: s16le (default), f32le, mulaw and
+            others.
+        channels: number of channels of raw samples, 1 by default.
         batch_seconds: most seconds of padded audio in a batch.
-        format: of --out, if its ending does not say it: label-studio (FILE.json) or audformat (a
-            folder).
+        format: format of --out, if its ending does not say it: label-studio (FILE.json) or
+            audformat (a folder).
     """
     from .core.notices import quiet
     from .run.predict import predict_files
@@ -681,7 +688,7 @@ def demo(
     port: int = 7860,
     megabytes: int = 200,
 ) -> None:
-    """Show a page on this machine that asks models about a recording, side by side.
+    """Open a page on this machine that shows what models say about a recording, side by side.
 
     Nothing leaves the machine: the page listens on 127.0.0.1, and asks no other server.
 
@@ -689,10 +696,10 @@ def demo(
 
     Args:
         model: a run's folder, a .ckpt file, a saved model's folder or its hub id.
-        models: more of these.
-        asr: a recogniser, as for `serzoo label`, which writes what is said.
+        models: more models.
+        asr: a speech recogniser, which writes what is said: pocketsphinx, a hub id or a folder.
         window: seconds of a window. The default is the longest that all models take.
-        voice: energy, silero or none: how speech is found.
+        voice: how speech is found: energy, silero or none.
         port: number of the port; 0 takes any free one.
         megabytes: largest file that the page takes.
     """
@@ -723,7 +730,7 @@ def compare(
     Example: serzoo compare quickstart --workers 1
 
     Args:
-        settings: settings of all cells; a list replaces an axis.
+        settings: settings of all cells; a list replaces an axis, as in seed=[1,2].
         dry_run: only list the cells, with estimated time and memory.
         limit: minutes that a cell may take; by default the suite's limit, if it has one.
         workers: processes; one per GPU, or per CPU core, by default.
@@ -747,7 +754,7 @@ def import_(
     out: Out = "runs",
     json: Json = False,
 ) -> None:
-    """Add another toolkit's predictions to a comparison, as a row.
+    """Add the predictions of another toolkit to a comparison, as a row.
 
     Example: serzoo compare import quickstart theirs.csv name=theirs
 
@@ -778,7 +785,7 @@ def ensemble(
 ) -> None:
     """Average the probabilities of several rows of a comparison, as a new row.
 
-    Example: serzoo compare ensemble quickstart members=[classification]
+    Example: serzoo compare ensemble quickstart members=[classification,gen_ser]
 
     Args:
         settings: members=[ROW,ROW] as the table names them, name=NAME of the new row,
@@ -805,13 +812,16 @@ def replicate(
     out: Out = "runs",
     json: Json = False,
 ) -> None:
-    """Ask whether records confirm a paper's claim, refute it, or cannot tell, and plan what could.
+    """Test a paper's claim on records: they confirm it, refute it, or cannot tell.
+
+    If they cannot tell, it says which further trainings could.
 
     Example: serzoo replicate selm_out_of_domain --records benchmarks/results/out_of_domain
 
     Args:
-        records: folder of the claim's suite, or of a packed one; by default that below --out.
-        record: FILE.json for the answer.
+        records: folder of the claim's finished suite, or of a packed one, as in
+            benchmarks/results. By default the suite's folder below --out.
+        record: FILE.json to which the answer is written.
         run: first run the cells of the claim's suite that are not finished.
     """
     from .compare import compare, replicate
@@ -936,7 +946,7 @@ def push(
     Example: serzoo push runs/ravdess/selm-0877ec me/my-model
 
     Args:
-        repo_id: USER/NAME of the repository, which is made if there is none.
+        repo_id: USER/NAME of the repository; it is made if it does not exist.
         public: let everybody see it; by default it is private.
     """
     from .core.notices import quiet

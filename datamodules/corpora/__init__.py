@@ -70,7 +70,7 @@ def look(root: Path, suffixes: Sequence[str] = SUFFIXES) -> Found:
 
 
 def find_files(root: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
-    """Return all files below a folder with these suffixes, in any case, sorted by path.
+    """Return all files below a folder with these suffixes (upper or lower case), sorted by path.
 
     :mod:`..walk` says which files are skipped; a :func:`note` counts them.
 

@@ -73,7 +73,7 @@ class Segment:
         end: seconds into the video.
         text: what is said; None if there is no transcript.
         heard: what each worker heard, or one row of means.
-        sentiment: from -3 to 3, of each worker, or one mean.
+        sentiment: sentiment from -3 to 3, of each worker, or one mean.
         part: the official part; None if it is not known.
     """
 

@@ -89,11 +89,11 @@ def prepare(
     """Yield the utterances of a table.
 
     An option names the column of a field. Without the option, a column with the field's own name
-    is used, in any case. An empty cell means "unknown". So does a word of :data:`.layout.MISSING`,
-    such as ``nan`` or ``N/A``, except as a path, id, text or time. Labels that differ only in case
-    or blanks are one label. The delimiter is comma, tab, semicolon or bar. A line ``sep=;`` above
-    the header states it, as Excel writes. Otherwise it is the one that divides the first line best.
-    The text is UTF-8, UTF-16 or Windows-1252.
+    is used, in upper or lower case. An empty cell means "unknown". So does a word of
+    :data:`.layout.MISSING`, such as ``nan`` or ``N/A``, except as a path, id, text or time. Labels
+    that differ only in case or blanks are one label. The delimiter is comma, tab, semicolon or bar.
+    A line ``sep=;`` above the header states it, as Excel writes. Otherwise it is the one that
+    divides the first line best. The text is UTF-8, UTF-16 or Windows-1252.
 
     Args:
         root: the folder to which the paths in the table are relative.
@@ -147,8 +147,9 @@ def prepare(
     _unknown(rows)
     rated = _ratings(path, rows, root, id, "rater" in fields)
     if "speaker" not in fields:
-        remedy = f"name the column with speaker=... (columns: {', '.join(sorted(fields.values()))})"
-        note("csv: " + NO_SPEAKERS.format(n=len(rows), remedy=remedy))
+        columns = ", ".join(sorted(fields.values()))
+        remedy = f"name the column by options.speaker=COLUMN (columns: {columns})"
+        note("csv: " + NO_SPEAKERS.format(n=len(rated), remedy=remedy))
     else:
         said = [r.cells.get("speaker", "") for r in rows if _speaker(r.cells) is None]
         if said:

@@ -17,6 +17,10 @@ NO_SPEAKERS = (
     "nothing tells who speaks: the speaker of all {n} utterances is unknown, so folds by speaker "
     "are refused (see data.unknown_speakers) and numbers have no interval; {remedy}"
 )
+BY_PATTERN = (
+    "name them by options.speaker='(PATTERN)' (data.options.speaker in a run), a regular "
+    "expression whose group is the part of the path that names the speaker"
+)
 
 
 def prepare(
@@ -60,8 +64,7 @@ def prepare(
         note(f"folder: {clause}")
     speakers: dict[Path, str] = {}
     if pattern is None:
-        remedy = 'give speaker="..." with a group for the part of the path that names them'
-        note("folder: " + NO_SPEAKERS.format(n=len(named), remedy=remedy))
+        note("folder: " + NO_SPEAKERS.format(n=len(named), remedy=BY_PATTERN))
     else:
         matches = {p: pattern.search(p.relative_to(root).as_posix()) for p in named}
         failed = [p for p, m in matches.items() if m is None or not m[1]]

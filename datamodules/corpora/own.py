@@ -59,7 +59,7 @@ class Description:
         file: the YAML file; messages name it.
         root: folder of the recordings, relative to the file; None = as for published corpora.
         reader: registered reader; None = the names of the files say everything.
-        options: of the reader.
+        options: options of the reader.
         naming: what paths say; None = nothing.
         side: field to the suffix of the file beside a recording that holds it.
         info: keys of :class:`..info.CorpusInfo`.
@@ -160,7 +160,7 @@ class Description:
 
         Args:
             root: folder of the recordings.
-            options: of the reader, in place of those of the file.
+            options: options of the reader, in place of those of the file.
 
         Raises:
             DataError: if nothing fits, or the reader cannot use the folder.
@@ -214,8 +214,8 @@ class Description:
         )
         return DataError(
             f"{self.name}: the pattern '{self.naming.pattern}' fits {seen}; it must fit a path "
-            "from the beginning of a name to its end, without the suffix: correct "
-            f"naming.pattern in {self.file}, or root"
+            "from the beginning of a name to its end, without the suffix: correct the pattern "
+            f"(naming.pattern of {self.file}), or root"
         )
 
     def _named(self, found: list[Utterance], root: Path) -> list[Utterance]:

@@ -9,7 +9,7 @@ from ...zoo.core.errors import DataError
 from ...zoo.core.files import read_text
 from ..manifest import Utterance
 from . import find_files, note, utterance
-from .folder import NO_SPEAKERS, group_of
+from .folder import BY_PATTERN, NO_SPEAKERS, group_of
 
 VERSION = 1
 
@@ -54,7 +54,6 @@ def prepare(
             text_source="human" if text else None,
         )
     if unknown == len(files):
-        remedy = 'give speaker="..." with a group for the part of the path that names them'
-        note("speech: " + NO_SPEAKERS.format(n=unknown, remedy=remedy))
+        note("speech: " + NO_SPEAKERS.format(n=unknown, remedy=BY_PATTERN))
     elif unknown:
         note(f"speech: speaker='{speaker}' names no speaker in {unknown} of {len(files)} paths")

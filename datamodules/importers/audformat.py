@@ -316,7 +316,7 @@ def to_audformat(
     the media there. Splits (``labels["split"]``) become tables of their own, as audformat has it.
 
     Args:
-        utterances: of one corpus.
+        utterances: utterances of one corpus.
         folder: where header and tables are written.
         name: name of the database.
         source: where the corpus is from.

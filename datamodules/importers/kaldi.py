@@ -76,7 +76,7 @@ def prepare(
         )
     for file, facts in (("utt2spk", speakers), (label, labels), ("text", texts)):
         if facts and (absent := sorted(set(facts) - set(pieces))):
-            note(f"kaldi: {file} names utterances that there are not: {listing(absent)}")
+            note(f"kaldi: {file} names utterances that do not exist: {listing(absent)}")
     found = []
     for name, (recording, start, end) in pieces.items():
         speaker = known_speaker(speakers.get(name))
@@ -142,7 +142,7 @@ def _lines(path: Path, *, bare: bool = False) -> Iterator[tuple[str, str, str]]:
         if "\t" in name:
             name, _, rest = line.strip().partition("\t")
         if not rest.strip() and not bare:
-            raise DataError(f"{where}: only '{name}' stands there; complete the line")
+            raise DataError(f"{where}: the line holds only '{name}'; write its value after it")
         if name in seen:
             raise DataError(
                 f"{where}: '{name}' is in line {seen[name]} already; names must be unique"

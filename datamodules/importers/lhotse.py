@@ -175,7 +175,7 @@ def to_lhotse(
     Emotion, session, ratings and split become ``custom`` fields of a supervision.
 
     Args:
-        utterances: of one corpus, as :func:`.prepare.prepare` returns them.
+        utterances: utterances of one corpus, as :func:`.prepare.prepare` returns them.
         root: folder of the corpus; recordings get absolute paths.
         folder: where ``recordings.jsonl.gz`` and ``supervisions.jsonl.gz`` are written.
 

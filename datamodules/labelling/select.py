@@ -359,7 +359,8 @@ def one_sided(classes: Mapping[str, int]) -> tuple[str, float] | None:
     """Return the class that a scorer nearly always finds, and its share; None if there is none.
 
     Args:
-        classes: for each class, how many utterances it is the best class of, before any criterion.
+        classes: for each class, the number of utterances whose best class it is, before any
+            criterion.
     """
     total = sum(classes.values())
     name = max(classes, key=lambda c: classes[c], default="")

@@ -51,7 +51,7 @@ for (channel, label), seconds in sorted(shares.items()):
     print(f"channel {channel}: {label} {seconds:.1f} s")
 
 # %% [markdown]
-# For sound that comes from a pipe, see [sound as it comes](../reference/cli.md#sound-as-it-comes).
+# For raw samples of a stream, see [sound from a pipe](../reference/cli.md#sound-from-a-pipe).
 # `serzoo demo` shows the same in a browser, and plays the stretches that are uncertain.
 #
 # A class is what speech sounds like. Do not judge people by it.

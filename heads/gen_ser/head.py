@@ -85,7 +85,7 @@ class GenSERHead(Head):
         order: order of the classes along the positions. null = that of the taxonomy. Otherwise a
             list of class names, a list of positions, or the seed of a random permutation.
         code_steps: training batches after which learned codes are fixed.
-        text_model: for text codes, a model of sentence-transformers: hub id or folder.
+        text_model: model of sentence-transformers for text codes: a hub id or folder.
         text_revision: commit, tag or branch of a hub id; None = its main branch.
         objective: what the network predicts: ``target``, ``flow``, ``score``. ``ce`` is a
             control: the same network at t = 1 with a linear readout and cross-entropy, without

@@ -89,7 +89,7 @@ class SELMHead(Head):
             only ``categorical``.
         prompts: maps a question to its prompt, or to several ways to ask it.
         forms: maps a question and an answer to the text of the answer, or to several.
-        names: with ``shuffled`` every class uses the texts of another one, as a control.
+        names: ``shuffled`` gives every class the texts of another one, as a control.
         dimension_answers: valence, arousal and dominance as ``words`` (low, medium, high) or
             ``numbers`` (0.0, 0.1, ... 1.0).
         low_below: ratings below it are low, from 0 to 1.

@@ -9,7 +9,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
-from facts import says, tells
+from facts import messages, says, tells
 from serzoo.datamodules.labels import drawn_targets, vote_targets
 from serzoo.datamodules.manifest import Utterance, read_manifest, write_manifest
 from serzoo.datamodules.opening import open_data
@@ -249,3 +249,11 @@ def test_votes_are_about_the_label(corpus):
             targets="sampled",
             label="speaker",
         )
+
+
+def test_unknown_speakers_are_counted_by_utterance_and_not_by_rating(tmp_path, write_wave):
+    write_wave(tmp_path / "a.wav")
+    rows = "a.wav,angry,r1\na.wav,sad,r2\na.wav,angry,r3\n"
+    (tmp_path / "t.csv").write_text("audio,label,rater\n" + rows)
+    (message,) = messages(engine("csv", root=tmp_path), "reader")
+    assert tells(message, "all 1 utterances", "options.speaker", "rater")

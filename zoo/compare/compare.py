@@ -128,7 +128,7 @@ def compare(
             here, and one in a task of a cluster.
         limit: minutes that a cell may take; None = the suite's ``limit_minutes``.
         dry_run: only list the cells, with their estimated time and memory.
-        console: for the output; None = the terminal.
+        console: where output is printed; None = the terminal.
 
     Returns:
         ``cells``, ``done`` and ``failed`` are numbers of cells. ``folder`` is that of the suite.

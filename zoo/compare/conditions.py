@@ -67,7 +67,8 @@ def evaluate_cell(
         cfg: configuration of the trained cell; only its ``trainer.threads`` is used.
         out: folder of the result.
         source: folder of the trained cell.
-        facts: for the record: ``condition``, and ``tested`` (the suite and the trained cell).
+        facts: entries of the record: ``condition``, and ``tested`` (the suite and the trained
+            cell).
         noise: folder of recorded noises.
         rir: folder of room impulse responses.
 
@@ -132,10 +133,10 @@ class Robustness(SuiteFile):
 
     Attributes:
         of: the suite whose cells are tested; it must have been run.
-        conditions: as :mod:`serzoo.datamodules.corruption` writes them, ``clean`` first.
+        conditions: conditions of :mod:`serzoo.datamodules.corruption`, ``clean`` first.
         noise: folder of recorded noises; None = that in ``$SERZOO_DATA``.
         rir: folder of room impulse responses; None = that in ``$SERZOO_DATA``.
-        only: for ``recipe``, ``encoder``, ``head``, ``fold`` or ``seed``, the values that are
+        only: values of ``recipe``, ``encoder``, ``head``, ``fold`` or ``seed`` that are
             tested; without such a key, all values.
     """
 

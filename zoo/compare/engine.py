@@ -43,7 +43,7 @@ class Batch:
     """Jobs that an engine gets together, and the functions that are told how they go.
 
     Attributes:
-        jobs: in order.
+        jobs: the jobs, in order.
         folder: folder of the comparison.
         started: called with the job and a number; jobs that run at a time have different ones.
         ended: called with the job, the same number, and ``ok`` or ``failed``.
@@ -202,7 +202,7 @@ def run_jobs(
     """Run jobs with a progress bar.
 
     Args:
-        console: for the bar and the results.
+        console: where bar and results are printed.
         todo: the jobs.
         what: name of such jobs, in the plural.
         engine: what runs them.

@@ -107,8 +107,8 @@ def read(
         path: ``.csv``, ``.tsv`` or ``.jsonl``.
         classes: C classes of the taxonomy.
         columns: columns of the file.
-        scale: of the scores. ``auto`` expects probabilities, from 0 to 1 with a sum of 1. ``ranks``
-            (margins, votes) only order the classes.
+        scale: what the scores are. ``auto`` expects probabilities, from 0 to 1 with a sum of 1.
+            ``ranks`` (margins, votes) only order the classes.
 
     Raises:
         DataError: if lines, columns, labels or ids cannot be used; names and counts them.
@@ -155,7 +155,10 @@ def read(
 
 def _rows(path: Path) -> list[dict[str, Any]]:
     if path.suffix.lower() not in SUFFIXES:
-        raise DataError(f"{path}: predictions are read from {', '.join(SUFFIXES)} files")
+        raise DataError(
+            f"{path}: its ending is '{path.suffix}'; give predictions as a file that ends in "
+            f"{', '.join(SUFFIXES)}"
+        )
     if path.suffix.lower() == ".jsonl":
         return [
             row
@@ -219,7 +222,10 @@ def _scores(
     for i, row in enumerate(rows):
         found = row.get("scores", row)
         if not isinstance(found, Mapping):
-            raise DataError(f"{path}: scores of '{ids[i]}' are {found!r}, not {{class: number}}")
+            raise DataError(
+                f"{path}: scores of '{ids[i]}' are {found!r}; write {{class: number}} with every "
+                "class"
+            )
         if missing := [k for k in keys if k not in found]:
             raise DataError(
                 f"{path}: '{ids[i]}' has no score of {', '.join(missing)} (it has "
@@ -236,12 +242,16 @@ def _scores(
             values[i] = [float(found[k]) for k in keys]
         except (TypeError, ValueError):
             bad = next(f"{k}={found[k]!r}" for k in keys if not _is_number(found[k]))
-            raise DataError(f"{path}: a score of '{ids[i]}' is not a number: {bad}") from None
+            raise DataError(
+                f"{path}: a score of '{ids[i]}' is not a number: {bad}; give a number for each "
+                "class"
+            ) from None
     bad_rows = np.flatnonzero(~np.isfinite(values).all(1))
     if len(bad_rows):
         raise DataError(
             f"{path}: scores of {len(bad_rows)} of {len(ids)} utterances are not finite "
-            f"({some(ids[int(i)] for i in bad_rows)}); the toolkit diverged, or left cells empty"
+            f"({some(ids[int(i)] for i in bad_rows)}); the toolkit diverged, or left cells empty: "
+            "train it again, or fill the cells in"
         )
     return values
 
@@ -409,7 +419,8 @@ def split(
         if strange := sorted(set(folds) - set(reference)):
             raise DataError(
                 f"{path}: folds {', '.join(map(str, strange))} are not finished in the comparison, "
-                f"which has {', '.join(map(str, sorted(reference)))}"
+                f"which has {', '.join(map(str, sorted(reference)))}; leave their rows out, or run "
+                "these folds first"
             )
     else:
         if fold is None and (several := [i for i, ks in home.items() if len(ks) > 1]):

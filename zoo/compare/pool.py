@@ -100,7 +100,7 @@ def run(
     the next call goes on with them.
 
     Args:
-        jobs: in order.
+        jobs: the jobs, in order.
         workers: number of processes; no more jobs than these run at a time.
         gpus: whether worker k has only the k-th of the GPUs that this process may use. Else each
             has its share of the CPU cores.

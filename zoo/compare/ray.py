@@ -32,7 +32,7 @@ class Ray(Remote):
     """Tasks of a Ray cluster.
 
     Attributes:
-        address: of the cluster, as ``HOST:PORT``; ``auto`` = the one that this machine belongs to.
+        address: ``HOST:PORT`` of the cluster; ``auto`` = the one that this machine belongs to.
         cpus: CPU cores of a cell.
         gpus: GPUs of a cell; with 0.5, two cells share one.
         mem_gb: memory of a cell in GiB, by which Ray places it; None = it does not count.

@@ -42,7 +42,7 @@ class Claim:
         title: one line.
         paper: where it is from.
         says: the claim in words.
-        refuted_by: in words, what would refute it.
+        refuted_by: what would refute the claim, in words.
         suite: the suite that can tell, by its name or YAML file.
         head: the head that the claim is about.
         against: the head that it is compared with.

@@ -38,7 +38,7 @@ LIVE = (
 PROBE_TIME = 5
 """Minutes of a probe's job. It takes seconds, but libraries on a slow disk load slowly."""
 HELD = "launch failed"
-"""Begin of the reason why SLURM holds a task that a node could not start."""
+"""How the reason begins, if SLURM holds a task that a node could not start."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,8 +235,8 @@ class Slurm(Remote):
         """Return submitit's executor with the settings of a task.
 
         Args:
-            folder: for the scripts and logs of the job.
-            name: of the job.
+            folder: where the scripts and logs of the job are written.
+            name: name of the job.
         """
         import submitit
 

@@ -145,7 +145,7 @@ def make_labels(spec: Mapping[str, Any], folder: Path) -> list[str]:
 
     Args:
         spec: ``corpus`` (or a manifest), ``taxonomy``, and further settings of that command.
-        folder: for the labels.
+        folder: where the labels are written.
 
     Returns:
         The lines that the command prints.

@@ -142,7 +142,7 @@ class Settled:
     """A run without its searched settings: how its trials are composed.
 
     Attributes:
-        name: of the run; a trial's name begins with it.
+        name: name of the run; a trial's name begins with it.
         recipe: name or file of the recipe.
         words: ``key=value`` of the run.
         head: name of its head.

@@ -42,7 +42,7 @@ SKEW = 5.0
 PROBE_EVERY, PROBE_ASK = 0.5, 5.0
 """Seconds between two looks for the answer of a probe, and two questions to its cluster."""
 OURS = "SERZOO_"
-"""Begin of the environment variables that a task gets, if its node does not set them."""
+"""How names begin of environment variables that a task gets, if its node does not set them."""
 NOTHING = "no cell was given to the cluster"
 
 

@@ -226,8 +226,8 @@ class Forgetting:
             self.data = open_data(self.cfg, self.taxonomy, text="text" in plan.module.head.needs)
         except DataError as error:
             raise DataError(
-                f"forgetting is measured on the source's test part, which cannot be opened: "
-                f"{error}; or set forgetting=false"
+                f"the source's test part, which measures forgetting, cannot be opened: {error}; "
+                "restore it, or set forgetting=false"
             ) from error
 
     def before(self, module: SERModule) -> PredictionTable:
@@ -316,7 +316,9 @@ def adapt(
     done = record.read_record(folder)
     if done is not None and done.ok:
         if done.fingerprint != plan.fingerprint:
-            raise DataError(f"{folder} holds another adaptation; choose another out")
+            raise DataError(
+                f"{folder} holds another adaptation; choose another folder with out=FOLDER"
+            )
         return done
     check_place(folder / record.RECORD)
     drawn = plan.shot.support

@@ -30,7 +30,7 @@ def label_studio(rows: Iterable[Row], model: str = "serzoo") -> list[dict[str, A
     """Return tasks of Label Studio with predictions: a region for each window.
 
     Args:
-        rows: of any number of recordings.
+        rows: rows of any number of recordings.
         model: what Label Studio shows as the version of the model.
     """
     tasks = []
@@ -77,7 +77,7 @@ def write_label_studio(rows: Iterable[Row], path: str | Path, classes: Sequence[
     """Write the tasks as ``FILE.json``, and the labelling configuration beside it as ``FILE.xml``.
 
     Args:
-        rows: of any number of recordings.
+        rows: rows of any number of recordings.
         path: the file.
         classes: classes of the model.
     """
@@ -94,7 +94,7 @@ def write_audformat(rows: Iterable[Row], folder: str | Path, classes: Sequence[s
     The table is segmented. It has the label, and the probability of each class.
 
     Args:
-        rows: of any number of recordings; rows with an error are left out, and counted in the
+        rows: rows of any number of recordings; rows with an error are left out, and counted in the
             header.
         folder: folder of the database; header and tables in it are replaced.
         classes: classes of the model.

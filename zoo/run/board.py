@@ -1,6 +1,6 @@
 """TensorBoard: writes the results of a finished run, with the same tags for every head.
 
-:mod:`.module` logs the curves while it trains. Before, this module writes the layout of
+:mod:`.module` logs the curves while it trains. Before training, this module writes the layout of
 the curves. When a run has ended, it writes HPARAMS, figures, precision against recall,
 test embeddings, and the most confident errors.
 """

@@ -33,7 +33,8 @@ def assemble(cfg: RunConfig, data: Any, metadata: dict[str, Any]) -> SERModule:
     Args:
         cfg: the run.
         data: its data module.
-        metadata: of the module. Speakers, published parts and the origin of the weights are added.
+        metadata: metadata of the module, to which speakers, published parts and the origin of the
+            weights are added.
 
     Raises:
         DataError: if an encoder that was trained before has heard speakers that are tested.

@@ -44,7 +44,7 @@ OF_CORPUS = {
 """The recipe of a corpus of the user's own; it is that of the small published corpora."""
 
 SUITS = {"lora": "lora", "last_k": "finetune", "full": "finetune"}
-"""Value of ``encoder.tuning`` to the optimisation whose learning rates suit it."""
+"""For each value of ``encoder.tuning``, the optimisation whose learning rates suit it."""
 
 
 def read_suite(name: str) -> dict[str, Any]:

@@ -136,8 +136,9 @@ def analyse(
 ) -> Analysis:
     """Ask models about a recording: as a whole, and about each stretch of speech.
 
-    All models hear the same windows, at most as long as the shortest training utterances of them. A
-    stretch of speech has the mean probabilities of the windows that cover it, weighted by time.
+    All models hear the same windows. These are at most as long as the smallest ``data.max_seconds``
+    of the models. A stretch of speech has the mean probabilities of the windows that cover it,
+    weighted by time.
 
     Args:
         models: the models.

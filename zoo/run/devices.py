@@ -166,7 +166,7 @@ def plugins() -> list[Any]:
 
     If SLURM ends a job, Lightning would save within an epoch, and go on with the epoch's first
     batches again. Our runs go on from the last whole epoch. So a requeued job only has to start the
-    same command (zoo/README.md has the script).
+    same command (docs/how-to/run-on-a-cluster.md has the script).
     """
     cluster = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
     return [WholeFiles(), *cluster]

@@ -100,12 +100,12 @@ class Distillation(L.LightningModule):
 
     Args:
         student: it is changed in place.
-        moments: of the teacher's frames.
+        moments: distribution of the teacher's frames.
         lr: highest learning rate.
         steps: number of steps of the whole training.
         decay: weight decay of matrices.
         average: decay of the averaged weights.
-        seed: of the corruption.
+        seed: seed of the corruption.
     """
 
     layer_weights: Tensor

@@ -69,7 +69,7 @@ def of_encoder(options: dict[str, Any], called: str) -> list[Wanted]:
 
 
 MODELS_OF_HEADS = (("lm", "lm_revision", "scratch"), ("text_model", "text_revision", "letters"))
-"""Options of heads: one that names a published model, its revision, and the value for none."""
+"""Options of heads: one that names a published model, its revision, and the value for no model."""
 
 
 def of_head(options: dict[str, Any], called: str) -> list[Wanted]:

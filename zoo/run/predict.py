@@ -44,7 +44,7 @@ class Windows:
 
     Attributes:
         length: length of a window, in samples.
-        hop: from one window to the next, in samples.
+        hop: distance from one window to the next, in samples.
     """
 
     length: int
@@ -218,7 +218,7 @@ def predict(
         hop: seconds from one window to the next; half a window by default.
         voice: ``energy`` or ``silero`` find speech, and windows cover each stretch of it;
             ``none`` covers everything.
-        channel: of recordings with several: ``mean`` of all (default), ``first``, or a number
+        channel: the channel that is heard: ``mean`` of all (default), ``first``, or a number
             counted from 1. ``separate`` makes a recording of each, such as each speaker of a call.
         batch_seconds: most padded seconds of audio in a batch.
         progress: show a bar on standard error.
@@ -273,8 +273,8 @@ def predict_files(
         plot: ``FILE.png``, or a folder, for pictures of the probabilities over time.
         textgrid: ``FILE.TextGrid`` for one recording, or a folder.
         rate: samples per second of the raw samples in a pipe; None = the inputs are files.
-        encoding: their format, a name of :data:`.audio.RAW`; None = ``s16le``.
-        channels: their number of channels; None = 1.
+        encoding: format of the raw samples, a name of :data:`.audio.RAW`; None = ``s16le``.
+        channels: number of channels of the raw samples; None = 1.
         json: write JSON lines on standard output, not CSV.
         form: one of :data:`.annotate.FORMATS`, which write ``out`` at the end; None = as ``out``
             ends.
@@ -346,14 +346,14 @@ def _raw(
         return None
     if len(inputs) != 1 or not is_pipe(inputs[0]):
         raise ConfigError(
-            f"--rate is for raw samples from a pipe, and the input is {some(inputs, 3)}; give "
-            "only `-` (standard input) or a named pipe, or leave --rate out, since files have "
-            "their own"
+            f"--rate is for raw samples from a pipe, but the input is {some(inputs, 3)}; give "
+            "only `-` (standard input) or a named pipe; for files leave --rate out, since their "
+            "header holds the rate"
         )
     if voice != "none":
         raise ConfigError(
-            f"voice={voice} hears a whole recording before its first window, and a pipe is read "
-            "once; leave --voice out, or write the sound to a file first"
+            f"voice={voice} needs a whole recording before its first window, but a pipe is read "
+            "only once; leave --voice out, or write the sound to a file first"
         )
     return Raw(rate, encoding or "s16le", 1 if channels is None else channels)
 

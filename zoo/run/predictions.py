@@ -55,7 +55,7 @@ class Columns:
     written as ``\xNN``.
 
     Attributes:
-        classes: in the model's order.
+        classes: the classes, in the model's order.
         text: whether the head writes freely.
         channel: whether each channel is a recording of its own.
     """

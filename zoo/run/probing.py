@@ -1,8 +1,8 @@
 """`serzoo probe`: does a representation hold prosody?
 
 Linear probes predict F0, level and rate of an utterance from its mean frame. They are tested on
-speakers that they were not fitted on. The same encoder before training is probed, too. What both
-predict, the architecture and the spectrum give away without any training.
+speakers that they were not fitted on. The same encoder before training is probed, too. If both
+predict a quantity equally well, it comes from architecture and spectrum, and not from training.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ WAYS = {"all": False, "within": True}
 """Ways to probe a quantity: as it is, and without the mean of each speaker (True)."""
 
 Found = dict[str, dict[str, Probed]]
-"""Way to quantity to the result of its probe."""
+"""Results of probes: way to quantity to result."""
 
 
 def numbers(found: dict[str, Found]) -> dict[str, Any]:
@@ -131,7 +131,7 @@ class Subject:
 
     Attributes:
         name: its name as the user gave it.
-        encoder: in evaluation mode.
+        encoder: the encoder, in evaluation mode.
         cfg: configuration of its run, or of the recipe.
         heard: ``corpus/speaker`` names that it was trained or selected on.
         about: its description, for the record.
@@ -259,7 +259,7 @@ def subject_of(model: str, settings: Sequence[str] = ()) -> Subject:
         return Subject(model, encoder, cfg, heard, about, fresh)
     if settings:
         raise ConfigError(
-            f"{settings[0]} sets a key of a recipe, and '{model}' is none"
+            f"{settings[0]} sets a key of a recipe, but '{model}' is not a recipe"
             f"{suggest(model, recipes)}; a trained model takes no settings: leave it out"
         )
     if not Path(model).exists() and not published.is_saved_or_hub_id(model):

@@ -215,7 +215,7 @@ class Record(Computed):
         rounds: epochs as the trainer counts them.
         steps: number of the optimiser's steps.
         peak_memory_mb: peak memory of the process, in MiB.
-        device: as torch names it.
+        device: the device, as torch names it.
         processes: number of processes that trained together.
         threads: CPU threads of each process.
         metrics: metrics of the test part (:func:`..statistics.speakers.measure`).

@@ -37,7 +37,7 @@ from ..core.notices import tell
 Samples = npt.NDArray[np.float32]
 MAX_CHANNELS = 64
 SEPARATE = "separate"
-"""The word for: each channel is a recording, such as each speaker of a call."""
+"""Value of ``channel`` that makes a recording of each channel, such as each speaker of a call."""
 TWICE = "cannot be read twice: write the sound to a file first"
 LOST = ("annex", "lfs", "dvc", "dangling")
 """Kinds of files that a walk leaves out, but that are recordings here, each with its error."""
@@ -92,7 +92,9 @@ def recordings(
     apart = channel == SEPARATE
     heard = None if apart else parse_channel(channel, (SEPARATE,))
     if not rate > 0:
-        raise ConfigError(f"rate is {rate}; give the samples per second of the arrays")
+        raise ConfigError(
+            f"rate is {rate}; give the samples per second of the arrays, such as 16000"
+        )
     if isinstance(inputs, (str, Path)) or hasattr(inputs, "shape"):
         inputs = [inputs]
     found: list[Recording] = []

@@ -301,7 +301,7 @@ def calibrated(
     """The calibration error without its bias, and for which class prior the probabilities are.
 
     Args:
-        table: with two labelled utterances or more.
+        table: predictions; two utterances or more are labelled.
         temperature: temperature that the run fitted on its validation part; None if it has none.
         uniform: whether training weighed all classes alike.
 

@@ -160,7 +160,8 @@ class Adapting(SERModule):
     """The module that is trained on a support: a fixed number of steps, without validation.
 
     The encoder stays in evaluation mode (our choice). So it keeps the running statistics of the
-    source, since a few utterances give poor ones. Nothing is dropped or augmented in it.
+    source, since a few utterances give poor ones. Nothing is dropped or augmented in it. For the
+    same reason, pooled frames are standardised as in the source, or not at all.
 
     Attributes:
         encoded: whether batches already hold the encoder's frames.
@@ -278,7 +279,8 @@ def fit(
     # the head's random numbers
     loader = DataLoader(wide, sampler=rows, batch_size=None, generator=torch.Generator())
     how = {key: getattr(optim, key) for key in OPTIONS}
-    learner = Adapting(module.encoder, module.head, **how, seed=wanted.draw, encoded=not encoder)
+    how |= {"seed": wanted.draw, "standardise": False}  # a support is too small to measure frames
+    learner = Adapting(module.encoder, module.head, **how, encoded=not encoder)
     if encoder:  # otherwise the frames are normalised already
         learner.normaliser = module.normaliser
     learner.to(device).standardise_vectors([wide[list(range(len(wide)))]])  # of a new head

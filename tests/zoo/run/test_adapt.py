@@ -231,6 +231,12 @@ def test_batches_are_of_equal_size_and_each_round_hears_everybody() -> None:
     assert found != batches(9, 4, 5, seed=2)
 
 
+@pytest.mark.parametrize("tuning", ["head", "scratch"])
+def test_nobody_is_told_about_a_trainer_that_is_not_theirs(tuning, run, recwarn) -> None:
+    run(tuning=tuning, forgetting=False)
+    assert [w for w in recwarn if "Trainer" in str(w.message)] == []
+
+
 def test_the_number_of_steps_is_fixed(run, monkeypatch) -> None:
     counts = []
     real = adaptation.fit
