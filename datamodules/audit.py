@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..zoo.core.errors import some
+from ..zoo.core.errors import counted, some
 from ..zoo.core.speakers import ACCEPT, cannot_tell
 from .manifest import Utterance, by_sha
 from .protocols import (
@@ -73,7 +73,7 @@ class AuditReport:
     def __str__(self) -> str:
         c = self.counts
         sizes = ", ".join(
-            f"{p} {c[f'{p}_utterances']} utterances of "
+            f"{p} {counted(c[f'{p}_utterances'], 'utterance')} of "
             + _people(c[f"{p}_speakers"], c[f"{p}_without_speaker"])
             for p in PARTS
         )
@@ -108,10 +108,10 @@ def passed(reports: Sequence[AuditReport], unknown_speakers: str | None = None) 
 
 def _people(known: int, lost: int) -> str:
     if not lost:
-        return f"{known} speakers"
+        return counted(known, "speaker")
     if not known:
         return "unknown speakers"
-    return f"{known} speakers, and {lost} utterances without a speaker"
+    return f"{counted(known, 'speaker')}, and {counted(lost, 'utterance')} without a speaker"
 
 
 def audit(split: Split) -> AuditReport:

@@ -36,8 +36,8 @@ class TestClean:
         assert report.errors == []
         assert report.notes == ["a note of the split"]
         assert str(report) == (
-            "toy@1 fold 2: passed (train 2 utterances of 1 speakers, valid 1 utterances of 1 "
-            "speakers, test 2 utterances of 1 speakers)\n  note: a note of the split"
+            "toy@1 fold 2: passed (train 2 utterances of 1 speaker, valid 1 utterance of 1 "
+            "speaker, test 2 utterances of 1 speaker)\n  note: a note of the split"
         )
 
     def test_to_dict_is_plain_and_whole(self):

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from ..core.errors import ConfigError, suggest
+from ..core.errors import ConfigError, counted, suggest
 from ..core.files import check_place
 from ..core.table import wide_console
 from ..report.report import report
@@ -151,7 +151,7 @@ def compare(
     todo, first = chosen.todo(), chosen.first()
     done = len(chosen.cells) - len(todo)
     console.print(
-        f"[bold]{escape(chosen.title)}[/bold]: {len(chosen.cells)} cells"
+        f"[bold]{escape(chosen.title)}[/bold]: {counted(len(chosen.cells), 'cell')}"
         f"{escape(chosen.headline())}, {done} finished, {len(todo)} to run"
         f"{f' after {len(first)} {chosen.called}' if first else ''}",
         highlight=False,

@@ -115,7 +115,7 @@ class Engine(ABC):
             left: number of unfinished jobs.
             what: name of such jobs, in the plural.
         """
-        return f"stopped; {left} {what} are left: run the same command again to go on"
+        return f"stopped; unfinished {what}: {left}; run the same command again to go on"
 
 
 @dataclass(frozen=True, kw_only=True)

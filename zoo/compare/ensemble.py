@@ -20,7 +20,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from ..core import registry
-from ..core.errors import ComparisonError, ConfigError, DataError, suggest
+from ..core.errors import ComparisonError, ConfigError, DataError, counted, suggest
 from ..report.packed import validation_reader
 from ..report.report import report
 from ..report.runs import Run, by_pair, find_cells, pooled
@@ -384,7 +384,7 @@ def ensemble_rows(
         if len(set(found.values())) > 1:
             print(f"  {place}: " + ", ".join(f"{m} {w:.2f}" for m, w in found.items()))
     would = "would be written" if dry_run else "written"
-    print(f"{len(done.cells)} cells {would} in {done.folder}")
+    print(f"{counted(len(done.cells), 'cell')} {would} in {done.folder}")
     if not dry_run:
         report(done.folder)
     return done

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from ..core import registry
-from ..core.errors import ComparisonError, ConfigError, DataError, some, suggest
+from ..core.errors import ComparisonError, ConfigError, DataError, counted, some, suggest
 from ..core.files import json_lines, read_text
 from ..report.report import report
 from ..report.runs import BUDGET, PREDICTIONS, Run, find_cells
@@ -750,9 +750,10 @@ def import_rows(arguments: Sequence[str], *, out: str = "runs", dry_run: bool = 
     """
     suite, file, given = import_settings(arguments)
     done = import_predictions(suite, file, **given, out=out, dry_run=dry_run)
+    would = "would be written" if dry_run else "written"
     print(
-        f"{Path(file).name}: UAR {done.uar:.3f} on {done.utterances} utterances; "
-        f"{len(done.cells)} cells {'would be written' if dry_run else 'written'} in {done.folder}"
+        f"{Path(file).name}: UAR {done.uar:.3f} on {counted(done.utterances, 'utterance')}; "
+        f"{counted(len(done.cells), 'cell')} {would} in {done.folder}"
     )
     for note in done.notes:
         print(f"  {note}")

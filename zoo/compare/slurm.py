@@ -129,7 +129,7 @@ class Slurm(Remote):
         if not ids:
             return super().interrupted(folder, left, what)
         return (
-            f"stopped looking; {left} {what} are left, and the cluster goes on with them. "
+            f"stopped looking; unfinished {what}: {left}, and the cluster goes on with them. "
             + self._back(ids)
         )
 

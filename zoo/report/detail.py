@@ -186,7 +186,7 @@ def compared(section: Section, c: Context) -> None:
     )
     for (recipe, encoder), why in sorted(c.refused.items()):
         section.messages.append(f"No table for {recipe}, {encoder}: {why}.")
-    text = f"{len(c.found.runs)} of {len(c.plan.cells)} cells are finished."
+    text = f"Finished: {len(c.found.runs)} of {counted(len(c.plan.cells), 'cell')}."
     if axes := c.plan.axes:
         text += f" Compared: {'; '.join(f'{k} {_listed(v)}' for k, v in axes.items())}."
     audited = [r.record.audit for r in c.found.runs if r.record.audit]
@@ -302,7 +302,7 @@ def made_with(section: Section, c: Context) -> None:
 def _counted(values: Counter[str]) -> str:
     if len(values) == 1:
         return next(iter(values))
-    return ", ".join(f"{v} ({n} cells)" for v, n in values.most_common())
+    return ", ".join(f"{v} ({counted(n, 'cell')})" for v, n in values.most_common())
 
 
 def commit(record: Record) -> str:

@@ -181,7 +181,7 @@ def degradation_tables(rows: Sequence[Degraded]) -> list[Table]:
                 less = [Cell(str(d), d.value) if d else None for d in against]
                 body.append([f"{condition} less {CONTROLS[condition]}", *less])
         left = mine[0].left_out
-        said = [f"{left} folds of seeds left out: not every head has every condition."]
+        said = [f"Left out: {counted(left, 'fold')} of seeds. Not every head has every condition."]
         said = [*(said if left else []), *_remarks(r.remarks for r in mine)]
         title = f"{NAMES[mine[0].metric]}: {key[0]}, encoder {key[1]}"
         made.append(Table(title, ("condition", *heads), body, said))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, overload
 
-from ..core.errors import ConfigError, DataError
+from ..core.errors import ConfigError, DataError, counted
 from ..core.files import new_file
 from ..core.notices import shown
 from ..core.table import pandas
@@ -182,8 +182,8 @@ class Predictions(Sequence[Row]):
         files = len({row.file for row in self.rows})
         kind = "calibrated" if any(row.calibrated for row in self.rows) else "not calibrated"
         lines = [
-            f"Predictions: {len(self.rows)} rows of {files} recordings, {len(self.errors)} with "
-            f"errors; {', '.join(self.columns.classes)} ({kind})"
+            f"Predictions: {counted(len(self.rows), 'row')} of {counted(files, 'recording')}, "
+            f"{len(self.errors)} with errors; {', '.join(self.columns.classes)} ({kind})"
         ]
         for row in self.rows[:10]:
             where = "" if row.channel is None else f" channel {row.channel}"

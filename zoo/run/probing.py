@@ -22,7 +22,7 @@ from rich.console import Console
 from ...datamodules.prosody import UNITS, RateFrom, open_probing
 from ..core import registry, shipped
 from ..core.encoder import Encoder
-from ..core.errors import ConfigError, suggest
+from ..core.errors import ConfigError, counted, suggest
 from ..core.files import check_place
 from ..core.notices import quiet
 from ..core.speakers import cannot_tell, shared
@@ -95,9 +95,9 @@ def _about(entry: ProbeRecord) -> list[str]:
     data = entry.data
     n = max(q["all"]["utterances"] for q in entry.quantities.values())
     lines = [
-        f"{n} utterances of {len(data['speakers'])} speakers of {', '.join(data['corpora'])}, "
-        f"{data['folds']} folds of {data['protocol']}; 95 % intervals over speakers; "
-        f"the rate is from {data['rate_from']}"
+        f"{counted(n, 'utterance')} of {counted(len(data['speakers']), 'speaker')} of "
+        f"{', '.join(data['corpora'])}, {counted(data['folds'], 'fold')} of {data['protocol']}; "
+        f"95 % intervals over speakers; the rate is from {data['rate_from']}"
     ]
     if other := entry.against:
         what = other.get("path") or other.get("recipe") or "the same encoder, untrained"

@@ -716,8 +716,8 @@ def evaluated_lines(table: PredictionTable, record: EvalRecord) -> list[str]:
             "down to stay in range"
         )
     lines.append(
-        f"{len(table)} utterances: UAR {m['uar']:.3f} {interval_text(m)}, WA {m['wa']:.3f}, "
-        f"macro-F1 {m['f1']:.3f}"
+        f"{counted(len(table), 'utterance')}: UAR {m['uar']:.3f} {interval_text(m)}, "
+        f"WA {m['wa']:.3f}, macro-F1 {m['f1']:.3f}"
     )
     lines += normalised_lines(record.normalise)
     lines += [f"  recall of {name}: {recall:.3f}" for name, recall in table.recalls().items()]
@@ -727,7 +727,7 @@ def evaluated_lines(table: PredictionTable, record: EvalRecord) -> list[str]:
         lines.append(calibration_line(found))
     if votes := m.get("votes"):
         lines.append(
-            f"  against the votes of raters ({votes['n']} utterances): cross-entropy "
+            f"  against the votes of raters ({counted(votes['n'], 'utterance')}): cross-entropy "
             f"{votes['cross_entropy']:.3f} nats (the votes' own entropy {votes['entropy']:.3f}), "
             f"Jensen-Shannon {votes['jensen_shannon']:.3f}, right by any rater "
             f"{votes['any_rater_accuracy']:.3f}"
@@ -745,7 +745,8 @@ def evaluated_lines(table: PredictionTable, record: EvalRecord) -> list[str]:
                 )
     if heard := record.speakers_heard:
         lines.append(
-            f"  {len(heard)} speakers were heard in training: this is not a test on new speakers"
+            f"  heard in training: {counted(len(heard), 'speaker')}; "
+            "this is not a test on new speakers"
         )
     if unsure := record.speakers_unsure:
         accepted = record.data.get("unknown_speakers") == ACCEPT
@@ -797,7 +798,7 @@ def left_out_lines(counts: Mapping[str, Any], notes: Mapping[str, Any]) -> list[
         if refused := found.get("refused"):
             lines.append(f"  refused when {corpus} was prepared: {_counted(refused)}")
     if cut := counts.get("cut_to_max_seconds"):
-        lines.append(f"  cut to data.max_seconds: {cut} utterances")
+        lines.append(f"  cut to data.max_seconds: {counted(cut, 'utterance')}")
     return lines
 
 

@@ -76,7 +76,7 @@ def test_a_stopped_comparison_goes_on_where_it_was(how, suite, start, cells, wai
     done = times(records(cells))
     assert len(done) == 1
     if how != signal.SIGKILL:
-        assert "2 cells are left" in log.read_text()
+        assert "unfinished cells: 2" in log.read_text()
 
     assert start(suite()).wait(400) == 0, log.read_text()
     assert len(records(cells)) == 3

@@ -337,7 +337,7 @@ def test_an_earlier_job_is_followed_and_not_given_again(
     assert tells(said, "2 cells", "job 7")
     assert [f.name for f in engines.submissions(tmp_path)] == ["slurm-1", "slurm-2"]
     text = slurm.Slurm().interrupted(tmp_path, 4, "cells")
-    assert tells(text, "4 cells", "scancel 7 8")
+    assert tells(text, "cells: 4", "scancel 7 8")
     monkeypatch.setattr(slurm, "states", lambda job: None)
     with pytest.raises(ComparisonError, match=says("job 7", "`squeue`")):
         slurm.Slurm().run(batch(tmp_path, left))

@@ -335,4 +335,4 @@ def test_a_condition_that_a_head_lacks_is_left_out(suite: str, runs: Path, tmp_p
     assert {(r["condition"], r["cells"], r["left_out"]) for r in rows} == {
         ("clean", 1, 1), ("white:0dB", 1, 1),
     }  # fmt: skip
-    assert "1 folds of seeds left out" in (tmp_path / "degradation.md").read_text()
+    assert "Left out: 1 fold of seeds" in (tmp_path / "degradation.md").read_text()

@@ -189,7 +189,7 @@ def test_ctrl_c_leaves_the_jobs_and_the_same_command_comes_back(on_slurm: OnSlur
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
     job = on_slurm.newest()
-    assert tells(on_slurm.log.read_text(), "1 cells are left", f"scancel {job}")
+    assert tells(on_slurm.log.read_text(), "unfinished cells: 1", f"scancel {job}")
     assert f"{job} RUNNING" in on_slurm.cluster.jobs()
     assert len(report(on_slurm.here)) > 0  # of what has finished
     with pytest.raises(ComparisonError, match=says("engine=slurm", "engine=local")):

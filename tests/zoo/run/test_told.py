@@ -120,7 +120,7 @@ def test_an_evaluation_is_told_with_all_that_limits_it() -> None:
         "  absent from the reference: calm",
         "  seen (sad): mean recall 1.000 (95 % interval 0.900 to 1.000, jackknife), chance 0.333",
         "  among unseen (angry, calm): mean recall 0.500 (one speaker: no interval), chance 0.500",
-        "  2 speakers were heard in training: this is not a test on new speakers",
+        "  heard in training: 2 speakers; this is not a test on new speakers",
     ]
 
 
