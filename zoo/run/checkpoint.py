@@ -415,7 +415,8 @@ def _named(part: str, node: Mapping[str, Any], options: Mapping[str, Any]) -> It
             raise
         raise ConfigError(
             f"{part} '{node['type']}' cannot be built with {', '.join(changed)} "
-            f"({type(e).__name__}: {first_line(e)}); change one of these (--verbose shows where in the code it failed)"
+            f"({type(e).__name__}: {first_line(e)}); change one of these (--verbose shows where in "
+            "the code it failed)"
         ) from e
 
 

@@ -124,9 +124,14 @@ def read_settings(
         Key to value. The values of ``options.KEY`` are a mapping under ``options``.
 
     Raises:
-        ConfigError: if a key is unknown, lacks a value that it needs, or has one of a wrong type.
+        ConfigError: if a key is unknown, is given twice, lacks a value that it needs, or has one of
+            a wrong type.
     """
-    values = dict(parse(typed, {**types, **option_types(corpora)}))
+    pairs = parse(typed, {**types, **option_types(corpora)})
+    values = dict(pairs)
+    for key in values:
+        if len(given := [str(v) for k, v in pairs if k == key]) > 1:
+            raise ConfigError(f"{key} is given twice ({', '.join(given)}); give it once")
     for key, value in values.items():
         if key not in types and not key.startswith("options."):
             raise ConfigError(f"unknown setting '{key}'{suggest(key, [*types, 'options.KEY'])}")

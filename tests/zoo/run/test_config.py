@@ -283,6 +283,7 @@ def test_all_numbers_out_of_range_are_told_at_once() -> None:
         ("corpus: [\n", r"r\.yaml: .*line 2"),
         ("corpus: emodb\n", "encoder=NAME.* data2vec-audio-base"),
         ("groups: logmel\n", r"groups .*'logmel'.*groups: \{encoder: NAME, head: NAME\}"),
+        ("grups: {head: selm, encoder: logmel}\n", "'grups'.*'groups'"),
         ("groups: {haed: selm}\n", "'haed'.* encoder, .*'head'"),
         ("groups: {head: selm, encoder: logmel}\noptin: {lr: 1}\n", "'optin'.* corpus, .*'optim'"),
     ],
@@ -449,6 +450,8 @@ def test_settings_of_a_verb_stay_as_typed_unless_something_else_is_meant() -> No
         read_settings(["rot=."], types)
     with pytest.raises(ConfigError, match=says("fold", "'first'", "whole number")):
         read_settings(["fold=first"], types)
+    with pytest.raises(ConfigError, match=says("fold", "twice", 1, 2)):
+        read_settings(["fold=1", "fold=2"], types)
 
 
 # Typed values.
