@@ -290,20 +290,17 @@ class Range:
 
     Attributes:
         least: the smallest number; None = no limit.
-        most: the largest number; None = no limit.
         above: the number must be larger than this; None = no limit.
         below: the number must be smaller than this; None = no limit.
     """
 
     least: float | None = None
-    most: float | None = None
     above: float | None = None
     below: float | None = None
 
     def __contains__(self, value: float) -> bool:
         return (
             (self.least is None or value >= self.least)
-            and (self.most is None or value <= self.most)
             and (self.above is None or value > self.above)
             and (self.below is None or value < self.below)
         )
@@ -312,16 +309,15 @@ class Range:
         limits = [
             f"{self.least} or more" if self.least is not None else "",
             f"more than {self.above}" if self.above is not None else "",
-            f"at most {self.most}" if self.most is not None else "",
             f"less than {self.below}" if self.below is not None else "",
         ]
         return ", and ".join(filter(None, limits))
 
 
 Count: TypeAlias = Annotated[int, Range(least=0)]
-"""A number of things, of which there may be none."""
+"""A number of things, 0 or more."""
 Size: TypeAlias = Annotated[int, Range(least=1)]
-"""A number of things, of which one is needed."""
+"""A number of things, 1 or more."""
 Amount: TypeAlias = Annotated[float, Range(least=0)]
 Positive: TypeAlias = Annotated[float, Range(above=0)]
 Dropout: TypeAlias = Annotated[float, Range(least=0, below=1)]

@@ -124,8 +124,8 @@ def read_settings(
         Key to value. The values of ``options.KEY`` are a mapping under ``options``.
 
     Raises:
-        ConfigError: if a key is unknown, is given twice, lacks a value that it needs, or has one of
-            a wrong type.
+        ConfigError: if a key is unknown or is given twice, or if its value is missing or has a
+            wrong type.
     """
     pairs = parse(typed, {**types, **option_types(corpora)})
     values = dict(pairs)
@@ -138,7 +138,9 @@ def read_settings(
         if value is None and key in types and type(None) not in get_args(types[key]):
             raise ConfigError(f"'{key}=' is empty; give a value, or leave it out")
         if key in types and not registry.fits(value, types[key]):
-            raise ConfigError(f"{key} is {value!r}; expected: {type_text(types[key])}")
+            kind = type_text(types[key])
+            allowed = f"have {kind.replace('|', ', ')}" if "|" in kind else f"expected: {kind}"
+            raise ConfigError(f"{key} is {value!r}; {allowed}")
     options = {k[8:]: values.pop(k) for k in list(values) if k.startswith("options.")}
     return {**values, "options": options}
 
