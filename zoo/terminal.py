@@ -52,6 +52,9 @@ def exit_code(work: Callable[[], int | None], called: str, level: int) -> int:
     except SystemExit as e:
         if isinstance(e.__context__, BrokenPipeError):  # rich ends the process by itself, with 1
             return 141
+        if isinstance(e.__context__, KeyboardInterrupt):  # so does Lightning, and says nothing
+            _tell("interrupted", e)
+            return 130
         raise
     except CycloptsError as e:  # no such verb, option or argument
         more = isinstance(e, UnusedCliTokensError) and " ".join(e.unused_tokens or ())

@@ -381,17 +381,13 @@ def _relative(audio: str, root: Path, where: str) -> str:
 def _table(root: Path, table: str | None) -> Path:
     if not root.is_dir():
         if root.exists():
-            raise DataError(
-                f"root={root} is a file; give its folder, and the file as options.table="
-            )
+            raise DataError(f"root={root} is a file; give its folder, and the file as table=")
         raise DataError(
             f"root={root} does not exist; give the folder that the paths in the table start from"
         )
     if table is not None:
         if not (root / table).is_file():
-            raise DataError(
-                f"no table at {root / table}; give options.table= as a path below root="
-            )
+            raise DataError(f"no table at {root / table}; give table= as a path below root=")
         return root / table
     files = (p.name for p in root.iterdir() if p.suffix.lower() in (".csv", ".tsv"))
     found = sorted(name for name in files if name[0] != ".")

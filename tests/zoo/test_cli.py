@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from facts import tells
-from serzoo.zoo import cli
+from serzoo.zoo import cli, terminal
 from serzoo.zoo.cli import main
 from serzoo.zoo.core.shipped import read_yaml
 from serzoo.zoo.run import config
@@ -420,3 +420,14 @@ def test_a_terminal_that_lacks_something_gets_no_traceback(
     assert done.returncode == code
     assert "Traceback" not in done.stderr
     assert ("working directory" in done.stderr) == (code == 2)
+
+
+def test_ctrl_c_in_a_training_is_told_as_everywhere(capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> int:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            sys.exit(1)  # as Lightning's Trainer does
+
+    assert terminal.exit_code(work, "serzoo train", 0) == 130
+    assert capsys.readouterr().err == "interrupted\n"
