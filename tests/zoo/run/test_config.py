@@ -283,7 +283,7 @@ def test_all_numbers_out_of_range_are_told_at_once() -> None:
         ("corpus: [\n", r"r\.yaml: .*line 2"),
         ("corpus: emodb\n", "encoder=NAME.* data2vec-audio-base"),
         ("groups: logmel\n", r"groups .*'logmel'.*groups: \{encoder: NAME, head: NAME\}"),
-        ("grups: {head: selm, encoder: logmel}\n", "'grups'.*'groups'"),
+        ("group: {head: selm, encoder: logmel}\n", "'group'.*'groups'"),
         ("groups: {haed: selm}\n", "'haed'.* encoder, .*'head'"),
         ("groups: {head: selm, encoder: logmel}\noptin: {lr: 1}\n", "'optin'.* corpus, .*'optim'"),
     ],
