@@ -129,8 +129,17 @@ def audit_corpus(
         raise ConfigError(
             f"unknown_speakers is '{unknown_speakers}'; have {', '.join(UNKNOWN_SPEAKERS)}"
         )
+    if label != "label" and taxonomy is None:
+        raise ConfigError(
+            f"label={label} is a column that a taxonomy reads, and none was named; add "
+            "taxonomy=NAME, or leave label= out"
+        )
     if source.endswith(".jsonl"):
         path = Path(source)
+        if root is not None and not Path(root).is_dir():
+            raise DataError(
+                f"no folder {root}; set root to the folder of the audio, or leave it out"
+            )
         utterances = read_manifest(path)
         tell_notes(
             path.name,

@@ -8,6 +8,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from ..zoo.core.errors import ConfigError
+from ..zoo.core.registry import Count, Dropout
 from ..zoo.core.taxonomy import Taxonomy
 from ..zoo.core.types import Frames, HeadLoss, Targets
 from .losses import (
@@ -67,8 +68,8 @@ class ClassificationHead(PooledHead):
         taxonomy: Taxonomy,
         *,
         pooling: PoolingName = "attentive",
-        hidden: int = 0,
-        dropout: float = 0.1,
+        hidden: Count = 0,
+        dropout: Dropout = 0.1,
         label_smoothing: float = 0.0,
         loss: LossName = "ce",
         focal_gamma: float = 2.0,

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from ..zoo.core.registry import Count, Dropout, Size
 from ..zoo.core.taxonomy import Taxonomy
 from ..zoo.core.types import Frames, HeadLoss, Targets
 from .gen_ser.head import GenSERHead
@@ -44,9 +45,9 @@ class RegressCodesHead(GenSERHead):
         pooling: PoolingName = "attentive",
         code_dim: int = 128,
         spacing: float = 1000.0,
-        width: int = 256,
-        depth: int = 2,
-        dropout: float = 0.1,
+        width: Size = 256,
+        depth: Count = 2,
+        dropout: Dropout = 0.1,
     ) -> None:
         super().__init__(
             dim,
@@ -86,8 +87,8 @@ class PrototypeHead(PooledHead):
         taxonomy: Taxonomy,
         *,
         pooling: PoolingName = "attentive",
-        embedding: int = 64,
-        dropout: float = 0.1,
+        embedding: Size = 64,
+        dropout: Dropout = 0.1,
     ) -> None:
         super().__init__(dim, taxonomy, pooling, dropout)
         # no bias: it would shift embeddings and prototypes by the same vector

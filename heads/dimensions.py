@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..zoo.core.errors import ConfigError
+from ..zoo.core.registry import Count, Dropout
 from ..zoo.core.taxonomy import Taxonomy
 from ..zoo.core.types import Frames, HeadLoss, Targets
 from .pooling import PooledHead, PoolingName
@@ -130,8 +131,8 @@ class DimensionsHead(PooledHead):
         taxonomy: Taxonomy,
         *,
         pooling: PoolingName = "attentive",
-        hidden: int = 0,
-        dropout: float = 0.1,
+        hidden: Count = 0,
+        dropout: Dropout = 0.1,
         loss: DimensionLoss = "ccc",
         points: dict[str, list[float]] | None = None,
     ) -> None:
@@ -204,8 +205,8 @@ class OrdinalHead(PooledHead):
         taxonomy: Taxonomy,
         *,
         pooling: PoolingName = "attentive",
-        hidden: int = 0,
-        dropout: float = 0.1,
+        hidden: Count = 0,
+        dropout: Dropout = 0.1,
     ) -> None:
         super().__init__(dim, taxonomy, pooling, dropout)
         self.output = self.layers(hidden, 1, bias=False)

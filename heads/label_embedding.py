@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..zoo.core.errors import ConfigError
 from ..zoo.core.hub import Published
+from ..zoo.core.registry import Count, Dropout
 from ..zoo.core.sentences import EXAMPLE, embed_texts, load_sentences
 from ..zoo.core.taxonomy import Taxonomy
 from ..zoo.core.types import Frames, HeadLoss, Targets
@@ -82,8 +83,8 @@ class LabelEmbeddingHead(PooledHead):
         template: str | list[str] = "this person sounds {}",
         names: Names = "given",
         pooling: PoolingName = "attentive",
-        hidden: int = 0,
-        dropout: float = 0.1,
+        hidden: Count = 0,
+        dropout: Dropout = 0.1,
         batch_share: float = 0.5,
     ) -> None:
         super().__init__(dim, taxonomy, pooling, dropout)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..zoo.core import registry
 from ..zoo.core.errors import ConfigError, DataError, suggest
 from ..zoo.core.head import Head
+from ..zoo.core.registry import Dropout
 from ..zoo.core.scaling import Standardiser, VectorStandardiser
 from ..zoo.core.taxonomy import Taxonomy
 from ..zoo.core.types import Frames, HeadLoss, Targets
@@ -71,7 +72,7 @@ class MultiHead(Head):
         auxiliary: dict[str, float] | None = None,
         shared: int = 128,
         pooling: PoolingName = "attentive",
-        dropout: float = 0.1,
+        dropout: Dropout = 0.1,
         reverse: float = 1.0,
         speakers: int = 256,
     ) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..zoo.core.errors import ConfigError, DataError
 from ..zoo.core.head import Head
+from ..zoo.core.registry import Count, Dropout, Positive, Size
 from ..zoo.core.taxonomy import Taxonomy
 from ..zoo.core.types import Frames, HeadLoss, Targets
 from .selm.answers import Answers, Writer, expected_nll
@@ -81,15 +82,15 @@ class SpeechLLMHead(Head):
         lm: str = SCRATCH,
         lm_revision: str | None = None,
         lm_tuning: Tuning = "auto",
-        lm_seed: int = 0,
+        lm_seed: Count = 0,
         lm_width: int = 128,
-        lm_layers: int = 1,
-        lora_rank: int = 8,
-        lora_alpha: float = 16.0,
+        lm_layers: Count = 1,
+        lora_rank: Size = 8,
+        lora_alpha: Positive = 16.0,
         reduction: Reduction = "queries",
         prefix: int = 8,
-        mapper_layers: int = 0,
-        dropout: float = 0.0,
+        mapper_layers: Count = 0,
+        dropout: Dropout = 0.0,
         instruction: str = "Which emotion does the speaker feel?",
         transcript: bool = False,
         template: str | None = None,

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import App, Parameter, validators
 
 from . import terminal
 from .core.errors import ConfigError, counted
@@ -51,6 +51,7 @@ ShippedClaim = Annotated[
 Speech = Annotated[str, Parameter(help="a prepared manifest (.jsonl), or a corpus' name")]
 Run = Annotated[str, Parameter(help="a run's folder, a .ckpt file, or a saved folder")]
 Out = Annotated[str, Parameter(help="folder of all runs")]
+Port = Annotated[int, Parameter(validator=validators.Number(gte=0, lte=65535))]
 Json = Annotated[bool, Parameter(help="print the result as JSON")]
 Licence = Annotated[str | None, Parameter(help="licence of the weights, such as cc-by-nc-sa-4.0")]
 
@@ -501,6 +502,13 @@ def eval_(checkpoint: Run, /, *settings: Settings, json: Json = False) -> None:
     out, kept, folder = (given.pop(key, None) for key in ("out", "record", "curve"))
     for file in filter(None, (out, kept)):
         check_place(Path(file))
+    kind = (given.get("condition") or "").partition(":")[0]
+    for key, use in (("noise", "noise:10dB"), ("rir", "reverb")):
+        if given.get(key) and kind != use.partition(":")[0]:
+            raise ConfigError(
+                f"{key}={given[key]} is for condition={use}, and the condition is "
+                f"{given.get('condition') or 'clean'}; leave {key}= out, or set condition={use}"
+            )
     given |= {"corpus": _corpora(given["corpus"])} if given.get("corpus") else {}
     if (len(asked) > 1 or folder) and (out or kept):
         raise ConfigError(
@@ -685,7 +693,7 @@ def demo(
     asr: str | None = None,
     window: float | None = None,
     voice: str = "energy",
-    port: int = 7860,
+    port: Port = 7860,
     megabytes: int = 200,
 ) -> None:
     """Open a page on this machine that shows what models say about a recording, side by side.
@@ -833,6 +841,11 @@ def replicate(
     asked = replicate.read_claim(claim)
     if run and records:
         raise ConfigError("--run makes its own records; leave --records out, or --run")
+    if records and not Path(records).is_dir():
+        raise ConfigError(
+            f"--records {records} {'is a file' if Path(records).exists() else 'is not there'}; "
+            "give the folder of a suite that was run, or of a packed one"
+        )
     with result_only(json):
         if run:
             compare.compare(asked.suite, replicate.settings(asked), out=out)
@@ -886,7 +899,7 @@ def report(
 
 @app.command
 def tensorboard(
-    what: str, /, *, port: int = 6006, host: str = "localhost", out: Out = "runs"
+    what: str, /, *, port: Port = 6006, host: str = "localhost", out: Out = "runs"
 ) -> None:
     """Show a suite's cells, or any folder of runs, in TensorBoard.
 
@@ -1000,6 +1013,8 @@ def cache(
     from .run import cache
 
     if action == "list":
+        if store is not None:
+            raise ConfigError(f"list shows all stores; leave '{store}' out")
         if json:
             print_json(cache.cache_list())
         else:
@@ -1044,10 +1059,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     typed, parts, level = terminal.without_globals(sys.argv[1:] if argv is None else argv)
     called = " ".join(["serzoo", *(v for v in app.parse_commands(typed)[0] if v[0] != "-")])
-    if argv is None:  # hooks are changed only in a process of our own
+    if argv is None:  # hooks and streams are changed only in a process of our own
+        terminal.safe_streams()
         threading.excepthook = terminal.without_system_errors(threading.excepthook)
 
     def work() -> int | None:
+        terminal.check_folder()
         _adopt(parts)
         verb, words, _ = app.parse_args(
             typed, exit_on_error=False, print_error=False, verbose=False

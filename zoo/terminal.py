@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import io
 import os
 import sys
 import traceback
@@ -11,7 +13,7 @@ from typing import Any
 
 from cyclopts import CycloptsError, UnusedCliTokensError
 
-from .core.errors import SerzooError, system_error
+from .core.errors import ConfigError, SerzooError, system_error
 from .core.notices import NORMAL, QUIET, VERBOSE, on_terminal
 
 EXIT_CODES = {
@@ -50,6 +52,9 @@ def exit_code(work: Callable[[], int | None], called: str, level: int) -> int:
     except SystemExit as e:
         if isinstance(e.__context__, BrokenPipeError):  # rich ends the process by itself, with 1
             return 141
+        if isinstance(e.__context__, KeyboardInterrupt):  # so does Lightning, and says nothing
+            _tell("interrupted", e)
+            return 130
         raise
     except CycloptsError as e:  # no such verb, option or argument
         more = isinstance(e, UnusedCliTokensError) and " ".join(e.unused_tokens or ())
@@ -77,6 +82,39 @@ def _tell(line: str, error: BaseException) -> None:
     except OSError:  # Python would flush once more at its end, and change the exit code
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def safe_streams() -> None:
+    """Make the standard streams take every text, so that no name or sign ends a command.
+
+    A closed stream gets a place that keeps nothing. Where the locale's encoding lacks a character,
+    its code is written instead.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # the shell closed it: `serzoo list >&-`
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper) and not is_unicode(stream.encoding):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def is_unicode(encoding: str) -> bool:
+    """Return whether an encoding holds every character."""
+    return codecs.lookup(encoding).name.startswith("utf-")
+
+
+def check_folder() -> None:
+    """Check that the working directory is still there, before libraries fail without it.
+
+    Raises:
+        ConfigError: if it was removed.
+    """
+    try:
+        os.getcwd()
+    except FileNotFoundError as e:
+        raise ConfigError(
+            "the working directory was removed; change to a folder that exists (cd FOLDER)"
+        ) from e
 
 
 def without_system_errors(others: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -85,8 +85,8 @@ def nothing_found(corpus: str, root: Path, example: str) -> DataError:
     others = find_files(root)
     seen = f"{len(others)} other audio files (first: {others[0].name})" if others else "no audio"
     return DataError(
-        f"{corpus}: no file of this corpus is under {root}, but {seen}; expected names such as "
-        f"{example}: set root= to the folder of the unpacked corpus"
+        f"{corpus}: no file of this corpus is under {root}, which holds {seen}; expected names "
+        f"such as {example}: set root= to the folder of the unpacked corpus"
     )
 
 

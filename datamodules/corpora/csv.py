@@ -395,7 +395,7 @@ def _table(root: Path, table: str | None) -> Path:
     if len(found) != 1:
         listed = f" ({', '.join(found)})" if found else ""
         raise DataError(
-            f"{root} holds {len(found)} csv and tsv files{listed}; name one with table="
+            f"{root} holds {len(found)} csv and tsv files{listed}; name one with options.table="
         )
     return root / found[0]
 

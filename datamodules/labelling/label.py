@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ...zoo.core.errors import ConfigError, DataError, suggest, tally
+from ...zoo.core.files import check_place
 from ...zoo.core.own import adopt
 from ...zoo.core.progress import Bar
 from ...zoo.core.registry import Knob, check_knobs, get, names, schema_of
@@ -290,6 +291,7 @@ def label(
 
     Raises:
         ConfigError: if a setting is wrong, or differs from the setting of the rows in the folder.
+        OSError: if ``out`` cannot be written.
         DataError: if the manifest cannot be used, or has labels.
     """
     classes = Taxonomy.load(taxonomy)
@@ -298,6 +300,10 @@ def label(
     criteria = Criteria(threshold, margin, agreement, cap, balance, neutral)
     part, wait = _shard(shard)
     folder = Path(out)
+    # before hours of recognition
+    check_place(folder / "labels.json")
+    if ":" not in scorer:
+        get("scorers", scorer)
     speech = _opened(source, root, options, report is not None)
     utterances = _unlabelled(speech.utterances, relabel)
     place = _device(device)

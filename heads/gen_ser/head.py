@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ...zoo.core.errors import ConfigError
 from ...zoo.core.head import Head
+from ...zoo.core.registry import Count, Dropout, Size
 from ...zoo.core.taxonomy import Taxonomy
 from ...zoo.core.types import Frames, HeadLoss, Targets
 from ..losses import cross_entropy
@@ -140,9 +141,9 @@ class GenSERHead(Head):
         noise_draws: int = 0,
         decision: DecisionName = "cosine",
         network: NetworkName = "mlp",
-        width: int = 256,
-        depth: int = 2,
-        dropout: float = 0.1,
+        width: Size = 256,
+        depth: Count = 2,
+        dropout: Dropout = 0.1,
     ) -> None:
         super().__init__(dim, taxonomy)
         if steps < 1 or draws < 1 or not 0 <= source_share <= 1 or steepness <= 0 or sigma_max < 0:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ...zoo.core.errors import ConfigError
 from ...zoo.core.head import Head
+from ...zoo.core.registry import Count, Dropout, Positive, Size
 from ...zoo.core.taxonomy import Taxonomy
 from ...zoo.core.types import Frames, HeadLoss, Targets
 from .answers import Answers, Writer, expected_nll
@@ -132,18 +133,18 @@ class SELMHead(Head):
         lm_revision: str | None = None,
         lm_tuning: Tuning = "auto",
         lm_init: Init = "published",
-        lm_seed: int = 0,
+        lm_seed: Count = 0,
         lm_width: int = 128,
-        lm_layers: int = 1,
-        lora_rank: int = 8,
-        lora_alpha: float = 16.0,
+        lm_layers: Count = 1,
+        lora_rank: Size = 8,
+        lora_alpha: Positive = 16.0,
         reduction: Reduction = "queries",
         prefix: int = 4,
-        mapper_layers: int = 0,
+        mapper_layers: Count = 0,
         constants: Constants = "added",
         text_mapper: bool = True,
-        text_layers: int = 1,
-        dropout: float = 0.0,
+        text_layers: Count = 1,
+        dropout: Dropout = 0.0,
         order: Order = "prompt_first",
         prompt: str = "this emotion is",
         views: dict[str, float] | None = None,

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from serzoo.zoo import cli
+from facts import tells
+from serzoo.zoo import cli, terminal
 from serzoo.zoo.cli import main
 from serzoo.zoo.core.shipped import read_yaml
 from serzoo.zoo.run import config
@@ -348,3 +349,85 @@ def test_settings_may_follow_options(
     assert seen[0] == seen[1] == seen[2]
     options = {"out": "x", "workers": None, "limit": None, "dry_run": True}
     assert seen[0] == (("smoke", ("seed=[2]", "optim.epochs=1")), options)
+
+
+# Wrong use.
+
+
+@pytest.mark.parametrize(
+    ("typed", "facts"),
+    [
+        ("cache list ce55", ("ce55",)),
+        ("tensorboard {run} --port -1", ("--port", 0)),
+        ("tensorboard {run} --port 65536", ("--port", 65535)),
+        ("replicate gen_ser_gender --records nowhere", ("nowhere", "is not there")),
+        ("replicate gen_ser_gender --records {file}", ("is a file",)),
+        ("show {file}", ("is a file", "run's folder")),
+        ("audit {file} root=nowhere", ("nowhere", "root")),
+        ("audit synthetic label=gender", ("label=gender", "taxonomy=NAME")),
+        (
+            "eval {run} condition=white:10dB noise=nowhere",
+            ("noise=nowhere", "noise:10dB"),
+        ),
+        ("eval {run} rir=nowhere", ("rir=nowhere", "clean", "condition=reverb")),
+        ("eval {run} part=test part=all", ("part", "twice", "test", "all")),
+        ("prepare synthetic processes=two", ("processes", "'two'", "whole number")),
+        ("predict {run} a.wav --json --format csv", ("--json", "--format csv")),
+        ("label synthetic_talk taxonomy=big4 out=labels scorer=lexikon", ("'lexikon'", "lexicon")),
+        ("label synthetic_talk taxonomy=big4 out={file} scorer=lexicon", ("is a file", "path")),
+    ],
+)
+def test_wrong_use_is_one_line_and_leaves_nothing(
+    typed: str, facts: tuple[object, ...], elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (elsewhere / "a.jsonl").write_text("")
+    before = set(elsewhere.rglob("*"))
+    words = typed.format(run="nowhere", file="a.jsonl").split()
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert tells(err, *facts)
+    assert err.count("\n") == 1
+    assert set(elsewhere.rglob("*")) == before
+
+
+def test_a_claim_about_no_suite_is_refused(
+    elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (
+        "title: T\npaper: P\nsays: S\nrefuted_by: R\nsuite: reel\nhead: selm\n"
+        "against: classification\ndirection: better\nsize: 0.02\n"
+    )
+    (elsewhere / "claim.yaml").write_text(text)
+    assert main(["replicate", "claim.yaml"]) == 2
+    assert tells(capsys.readouterr().err, "'reel'", "real", "suite")
+
+
+@pytest.mark.parametrize(
+    ("before", "setting", "code"),
+    [
+        ("", ">&-", 0),  # no place for the output
+        ("PYTHONIOENCODING=ascii", "", 0),  # the table holds a dash that ASCII lacks
+        ("mkdir gone; cd gone; rmdir ../gone;", "", 2),
+    ],
+)
+def test_a_terminal_that_lacks_something_gets_no_traceback(
+    before: str, setting: str, code: int, tmp_path: Path
+) -> None:
+    program = "import sys; from serzoo.zoo.cli import main; sys.exit(main())"
+    command = f"{before} {sys.executable} -c '{program}' list heads {setting}"
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+    assert ("working directory" in done.stderr) == (code == 2)
+
+
+def test_ctrl_c_in_a_training_is_told_as_everywhere(capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> int:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            sys.exit(1)  # as Lightning's Trainer does
+
+    assert terminal.exit_code(work, "serzoo train", 0) == 130
+    assert capsys.readouterr().err == "interrupted\n"

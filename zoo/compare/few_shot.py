@@ -18,7 +18,7 @@ from pydantic import AfterValidator
 from ..core.speakers import REFUSE, UNKNOWN_SPEAKERS
 from ..run import board, config
 from ..run.record import finished, read_record
-from ..run.schema import LISTED, FromZero, RunConfig, Whole, give, one_of
+from ..run.schema import LISTED, FromZero, RunConfig, Seed, give, one_of
 from ..run.tuning import Settings, Shots, new_head, obstacles, refuse
 from . import axes, suite_file
 from .suite import Plan, selecting
@@ -56,7 +56,7 @@ class Source:
     recipe: Annotated[str, give("source.recipe=NAME")]
     encoder: str | None = None
     fold: FromZero | None = None
-    seed: Whole | None = None
+    seed: Seed | None = None
     overrides: Words = field(default_factory=list)
 
 
@@ -93,7 +93,7 @@ class FewShotSuite(SuiteFile):
     target: Target
     head: Annotated[list[str], LISTED, DIFFERENT]
     shots: Annotated[list[Shots], LISTED, DIFFERENT]
-    draw: Annotated[list[FromZero], LISTED, DIFFERENT]
+    draw: Annotated[list[Seed], LISTED, DIFFERENT]
     tuning: Annotated[list[str], LISTED, DIFFERENT]
     options: Settings = field(default_factory=Settings)
 

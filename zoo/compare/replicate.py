@@ -155,6 +155,11 @@ def read_claim(name: str) -> Claim:
     if lacking:
         raise ConfigError(f"the claim '{name}' lacks {', '.join(lacking)}; give each a value")
     claim = read_as(Claim, values)
+    if Path(claim.suite).suffix not in (".yaml", ".yml") and claim.suite not in names("suite"):
+        raise ConfigError(
+            f"the claim '{name}' is about the suite '{claim.suite}', which does not exist"
+            f"{suggest(claim.suite, names('suite'))}; or give a suite's YAML file"
+        )
     if twice := [h for h in (claim.against, *claim.controls) if h == claim.head]:
         raise ConfigError(f"the claim '{name}' compares {twice[0]} with itself; name another head")
     return claim

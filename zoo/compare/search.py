@@ -38,7 +38,7 @@ from ..core.taxonomy import Taxonomy
 from ..run.config import read_group
 from ..run.record import VALID as VALID_FILE
 from ..run.record import Record, read_record
-from ..run.schema import METRIC_KEYS, Flag, FromOne, FromZero, RunConfig, give, one_of
+from ..run.schema import METRIC_KEYS, Flag, FromOne, RunConfig, Seed, give, one_of
 from ..statistics.table import PredictionTable, merge
 
 GROUPS = ("optim", "head")
@@ -112,7 +112,7 @@ class Search:
     space: Space
     heads: dict[str, Space] = field(default_factory=dict)
     sampler: Annotated[str, one_of("random", "grid", *ADAPTIVE)] = "random"
-    seed: FromZero = 0
+    seed: Seed = 0
     batch: FromOne = 1
     prune: Flag = False
 

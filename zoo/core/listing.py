@@ -93,6 +93,7 @@ class Option:
         default: what holds if it is not set; of a named variant, what its file sets.
         required: whether it has no default.
         meaning: what it does, from the docstring of the part.
+        range: which numbers it takes: ``0 or more``; empty if it has none, or checks them itself.
     """
 
     name: str
@@ -100,6 +101,7 @@ class Option:
     default: Any
     required: bool
     meaning: str
+    range: str
 
 
 # Entries.
@@ -381,6 +383,7 @@ def options(kind: Kind, name: str) -> list[Option]:
             given.get(key, None if knob.required else knob.default),
             knob.required and key not in given,
             meanings.get(key, ""),
+            str(knob.within or ""),
         )
         for key, knob in registry.schema_of(part).items()
     ]
@@ -445,9 +448,8 @@ def option_lines(kind: Kind, found: Mapping[str, Any], width: int = 80) -> list[
     lines = [f"set one by {GROUPS[kind]}={found['name']} {prefix}KEY=VALUE"]
     for o in found["options"]:
         value = "must be set" if o["required"] else shown(o["default"])
-        key = textwrap.wrap(
-            f"{o['name']} = {value}  ({o['type']})", width, subsequent_indent="    "
-        )
+        kind_of = ", ".join(filter(None, [o["type"], o["range"]]))
+        key = textwrap.wrap(f"{o['name']} = {value}  ({kind_of})", width, subsequent_indent="    ")
         lines += ["", *key]
         lines += textwrap.wrap(o["meaning"], width, initial_indent="    ", subsequent_indent="    ")
     return lines if found["options"] else ["it has no options"]

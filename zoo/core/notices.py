@@ -119,6 +119,7 @@ def quiet() -> None:
         ".*The `srun` command is available.*",  # on the login node of a cluster
         ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
         ".*Trying to infer the `batch_size`.*",
+        ".*Encountered `nan` values in tensor.*",  # our own error says which utterances
         ".*have no `val_dataloader`.*",  # a few-shot adaptation has no validation part
         ".*in eval mode at the start of training.*",  # a frozen encoder is meant to be
         ".*It is recommended to use `self.log.*sync_dist=True.*",  # all ranks log the same number

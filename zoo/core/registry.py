@@ -13,6 +13,7 @@ type decides how a value is read: :func:`typed` reads the command line, :func:`f
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,16 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    TypeAlias,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter
 from pydantic_core import SchemaValidator
@@ -275,12 +285,56 @@ def attribute(dotted: str) -> Any:
 
 
 @dataclass(frozen=True)
+class Range:
+    """Which numbers a keyword takes: ``dropout: Annotated[float, Range(0, below=1)]``.
+
+    Attributes:
+        least: the smallest number; None = no limit.
+        above: the number must be larger than this; None = no limit.
+        below: the number must be smaller than this; None = no limit.
+    """
+
+    least: float | None = None
+    above: float | None = None
+    below: float | None = None
+
+    def __contains__(self, value: float) -> bool:
+        return (
+            (self.least is None or value >= self.least)
+            and (self.above is None or value > self.above)
+            and (self.below is None or value < self.below)
+        )
+
+    def __str__(self) -> str:
+        limits = [
+            f"{self.least} or more" if self.least is not None else "",
+            f"more than {self.above}" if self.above is not None else "",
+            f"less than {self.below}" if self.below is not None else "",
+        ]
+        return ", and ".join(filter(None, limits))
+
+
+Count: TypeAlias = Annotated[int, Range(least=0)]
+"""A number of things, 0 or more."""
+Size: TypeAlias = Annotated[int, Range(least=1)]
+"""A number of things, 1 or more."""
+Amount: TypeAlias = Annotated[float, Range(least=0)]
+Positive: TypeAlias = Annotated[float, Range(above=0)]
+Dropout: TypeAlias = Annotated[float, Range(least=0, below=1)]
+"""A rate; at 1 nothing would be left."""
+
+
+@dataclass(frozen=True)
 class Knob:
-    """A keyword that a configuration may set; ``default`` is ``Parameter.empty`` without one."""
+    """A keyword that a configuration may set; ``default`` is ``Parameter.empty`` without one.
+
+    ``within`` is the range of its numbers, if the annotation has one.
+    """
 
     name: str
     annotation: Any
     default: Any
+    within: Range | None = None
 
     @property
     def required(self) -> bool:
@@ -291,11 +345,19 @@ def schema_of(target: Any) -> dict[str, Knob]:
     """Return the keyword-only parameters of a class or function, which configurations may set."""
     function = target.__init__ if inspect.isclass(target) else target
     hints = get_type_hints(function)
+    full = get_type_hints(function, include_extras=True)
     return {
-        p.name: Knob(p.name, hints.get(p.name, Any), p.default)
+        p.name: Knob(p.name, hints.get(p.name, Any), p.default, _range_of(full.get(p.name)))
         for p in inspect.signature(function).parameters.values()
         if p.kind is inspect.Parameter.KEYWORD_ONLY
     }
+
+
+def _range_of(annotation: Any) -> Range | None:
+    """Return the range that an annotation, or a member of a union, has."""
+    own = [m for m in getattr(annotation, "__metadata__", ()) if isinstance(m, Range)]
+    inner = [] if own else [_range_of(part) for part in get_args(annotation)]
+    return next(filter(None, [*own, *inner]), None)
 
 
 def check_options(kind: Kind, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -317,7 +379,8 @@ def check_knobs(
         The options. A whole number is a text if a text is meant (``speaker: 7``).
 
     Raises:
-        ConfigError: if keys are unknown or missing, or values have a wrong type. It names all.
+        ConfigError: if keys are unknown or missing, or values have a wrong type, lie out of range
+            or are not finite. It names all.
     """
     errors = [f"unknown key '{k}'{suggest(str(k), schema)}" for k in options if k not in schema]
     errors += [
@@ -329,9 +392,20 @@ def check_knobs(
         for k, v in fit.items()
         if not fits(v, schema[k].annotation)
     ]
+    beyond = {k: _beyond(v, schema[k]) for k, v in fit.items()}
+    errors += [f"{k}={fit[k]}; give {wanted}" for k, wanted in beyond.items() if wanted]
     if errors:
         raise ConfigError(f"{what}: " + "; ".join(errors))
     return fit
+
+
+def _beyond(value: Any, knob: Knob) -> str | None:
+    """Return what to give instead of a number that is out of range; None if nothing is wrong."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    if not math.isfinite(value):
+        return "a finite number"
+    return None if knob.within is None or value in knob.within else str(knob.within)
 
 
 def typed(text: str, annotation: Any, *, reset: bool = True) -> Any:

@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from ..core.encoder import Encoder, LayerMix
 from ..core.errors import ConfigError
 from ..core.hub import load_speech_model, weights_digest
+from ..core.registry import Dropout, Positive
 from ..core.types import Frames
 from .families import FAMILIES, Embedded, Family, WhisperFamily, padded
 
@@ -204,8 +205,8 @@ class HFEncoder(Encoder):
         dtype: Literal["float32", "bfloat16", "auto"] = "float32",
         window: float | Literal["auto"] | None = None,
         lora_rank: int = 8,
-        lora_alpha: float = 16.0,
-        lora_dropout: float = 0.0,
+        lora_alpha: Positive = 16.0,
+        lora_dropout: Dropout = 0.0,
         lora_targets: list[str] | None = None,
         lora_dora: bool = False,
         lora_rslora: bool = False,

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from ..core.registry import Amount, Count, Dropout, Size
 from ..core.types import Frames
 from .mel import OnMel, strides_first
 
@@ -108,13 +109,13 @@ class LogMelEncoder(OnMel):
     def __init__(
         self,
         *,
-        bands: int = 64,
-        dim: int = 192,
+        bands: Size = 64,
+        dim: Size = 192,
         widths: tuple[int, ...] = (32, 64, 128, 192),
-        dropout: float = 0.1,
-        stretch: float = 0.2,
-        shift: float = 3.0,
-        masks: int = 2,
+        dropout: Dropout = 0.1,
+        stretch: Amount = 0.2,
+        shift: Amount = 3.0,
+        masks: Count = 2,
         bfloat16: bool = True,
     ) -> None:
         super().__init__(dim, bands, stretch=stretch, shift=shift, masks=masks, bfloat16=bfloat16)

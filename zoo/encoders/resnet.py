@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import ResNetConfig, ResNetModel
 
 from ..core.errors import ConfigError
+from ..core.registry import Amount, Count, Size
 from ..core.types import Frames
 from .mel import OnMel, strides_first
 
@@ -47,12 +48,12 @@ class ResNetEncoder(OnMel):
     def __init__(
         self,
         *,
-        bands: int = 64,
+        bands: Size = 64,
         depths: Four = (3, 4, 6, 3),
         widths: Four = (256, 512, 1024, 2048),
-        stretch: float = 0.2,
-        shift: float = 3.0,
-        masks: int = 2,
+        stretch: Amount = 0.2,
+        shift: Amount = 3.0,
+        masks: Count = 2,
         bfloat16: bool = True,
     ) -> None:
         _check(bands, list(depths), list(widths))

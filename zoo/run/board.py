@@ -459,7 +459,7 @@ def serve(
         The address, as a URL.
 
     Raises:
-        ConfigError: if the folder has no runs, or the port is taken.
+        ConfigError: if the folder has no runs, the port is taken, or the host is none.
     """
     from tensorboard import program
 
@@ -474,6 +474,11 @@ def serve(
         raise ConfigError(
             f"TensorBoard cannot serve on {host}, port {port}: {error}; choose another --port "
             "(0 = any free one)"
+        ) from error
+    except SystemExit as error:  # its web server ends the process for an address that is none
+        raise ConfigError(
+            f"TensorBoard cannot serve on {host}: this is no address of this machine; choose "
+            "another --host, such as localhost"
         ) from error
     print(f"TensorBoard of {folder}: {url} (Ctrl-C ends it)", flush=True)
     if wait:

@@ -6,7 +6,8 @@ import errno
 import inspect
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,7 +18,16 @@ from torch import Tensor
 
 from ..core import registry
 from ..core.encoder import Encoder
-from ..core.errors import CheckpointError, ConfigError, DamagedError, DataWarning, cut, first_line
+from ..core.errors import (
+    CheckpointError,
+    ConfigError,
+    DamagedError,
+    DataWarning,
+    SerzooError,
+    cut,
+    first_line,
+    system_error,
+)
 from ..core.files import new_file
 from ..core.head import Head
 from ..core.taxonomy import Taxonomy
@@ -366,18 +376,20 @@ def construct(
         options: options of the module's constructor, instead of the configured ones.
 
     Raises:
-        ConfigError: if a class does not take the configured options.
+        ConfigError: if a class does not take the configured options, or cannot be built with them.
     """
     if not isinstance(encoder, Encoder):
         make, own = _class_of("encoder", encoder, cfg.encoder)
         torch.manual_seed(cfg.seed)
-        encoder = cast(Encoder, make(**own))
+        with _named("encoder", cfg.encoder, own):
+            encoder = cast(Encoder, make(**own))
     if cfg.utterance is not None and encoder.utterance is None:
         encoder.utterance = cast(Encoder, registry.get("encoders", cfg.utterance)())
     if not isinstance(head, Head):
         make, own = _class_of("head", head, cfg.head)
         torch.manual_seed(cfg.seed + 1)
-        head = cast(Head, make(encoder.dim, taxonomy, **own))
+        with _named("head", cfg.head, own):
+            head = cast(Head, make(encoder.dim, taxonomy, **own))
         if encoder.utterance is not None:
             head.read_utterance(encoder.utterance.dim)
     how = {key: getattr(cfg.optim, key) for key in OPTIONS} | {"seed": cfg.seed}
@@ -385,6 +397,27 @@ def construct(
     return kind(
         encoder, head, **{**how, "metadata": metadata or how_built(cfg, taxonomy), **options}
     )
+
+
+@contextmanager
+def _named(part: str, node: Mapping[str, Any], options: Mapping[str, Any]) -> Iterator[None]:
+    """Context in which an error of PyTorch about a part's numbers names the part and its options.
+
+    If all options have their defaults, the error stays as it is: it is a fault of the code.
+    """
+    try:
+        yield
+    except (ValueError, RuntimeError, ArithmeticError) as e:
+        kind = KINDS[part]
+        usual = registry.complete(kind, node["type"], {})
+        changed = [f"{part}.{k}={v}" for k, v in options.items() if usual.get(k, v) != v]
+        if isinstance(e, SerzooError) or system_error(e) is not None or not changed:
+            raise
+        raise ConfigError(
+            f"{part} '{node['type']}' cannot be built with {', '.join(changed)} "
+            f"({type(e).__name__}: {first_line(e)}); change one of these (--verbose shows where in "
+            "the code it failed)"
+        ) from e
 
 
 def _class_of(

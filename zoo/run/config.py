@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -261,8 +262,12 @@ def compose(base: dict[str, Any], overrides: Sequence[tuple[str, Any]]) -> RunCo
         if "optim" not in asked:
             chosen.pop("optim", None)
     merged: dict[str, Any] = {}
+    keys = [f.name for f in fields(RunConfig)]
     for group in ("encoder", "head"):
         if group not in chosen:
+            # a misspelt groups: would pick nothing
+            if wrong := [key for key in base if key not in keys]:
+                raise ConfigError(f"unknown key '{wrong[0]}'{suggest(wrong[0], [*keys, 'groups'])}")
             raise ConfigError(f"no {group} chosen; add {group}=NAME{suggest('', names(group))}")
         merged[group] = read_group(group, chosen[group])
     kind = merged["head"].get("type")

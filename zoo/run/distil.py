@@ -38,7 +38,7 @@ from . import config, schema, words
 from .checkpoint import ModelCheckpoint, WholeFiles
 from .optim import AveragedWeights, adamw, rate_over_steps
 from .record import environment
-from .schema import Flag, FromOne, FromZero, NotNegative, Positive
+from .schema import Flag, FromOne, FromZero, NotNegative, Positive, Seed
 from .targets import Shard, Taught, check_teacher, hours, make_targets, recordings
 
 WEIGHTS = "student.safetensors"
@@ -301,7 +301,7 @@ class DistilConfig:
     batch_seconds: Positive = 90.0
     precision: str = "auto"
     threads: FromZero = 0
-    seed: FromZero = 0
+    seed: Seed = 0
     progress: Flag = True
 
 

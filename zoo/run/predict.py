@@ -20,7 +20,7 @@ from ...datamodules.store import Row as Stored
 from ..core import own
 from ..core.encoder import Encoder
 from ..core.errors import ConfigError, DataError, counted, some, system_error
-from ..core.files import new_file
+from ..core.files import check_place, new_file
 from ..core.notices import shown, tell
 from ..core.progress import Bar
 from ..core.speakers import is_known
@@ -32,7 +32,7 @@ from .predictions import Columns, Predictions, Row, suffix_of
 from .recordings import PIPE, SEPARATE, Recording, Samples, is_pipe, live, recordings
 from .schema import DataConfig
 from .timeline import Lengths, Plots, TextGrids
-from .voice import detector
+from .voice import check_voice, detector
 
 
 @dataclass(frozen=True)
@@ -291,6 +291,8 @@ def predict_files(
             f"--json writes rows on standard output, and --out into {out}; give one of them "
             "(--out FILE.jsonl writes the same rows into a file)"
         )
+    if json and form not in (None, "jsonl"):
+        raise ConfigError(f"--json and --format {form} ask for two forms of the rows; give one")
     other = form if form not in (None, "csv", "jsonl") else None
     if other is not None:
         annotate.check(other, out)
@@ -301,6 +303,8 @@ def predict_files(
     drawn += [TextGrids(textgrid, found)] if textgrid else []
     job = _job(_module(model), window, hop, voice, batch_seconds, channel == SEPARATE)
     target = Path(out) if out and other is None else None
+    if target is not None:
+        check_place(target)
     # rows that go to a terminal show the progress themselves
     bar = target is not None or other is not None or not sys.stdout.isatty()
     kept: list[Row] = []
@@ -389,6 +393,7 @@ def _job(
             "audio, and recordings have none; use a head that reads only audio, or score a "
             "manifest that has transcripts with `serzoo eval`"
         )
+    check_voice(voice)
     if not batch_seconds > 0:
         raise ConfigError(f"batch_seconds is {batch_seconds:g}; give more than 0")
     longest = longest_window(module)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
@@ -80,13 +81,22 @@ def _normalisation(way: str) -> str:
     return way
 
 
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError(f"is {value}; give a finite number")
+    return value
+
+
+FINITE = AfterValidator(_finite)
+
 # strict: "1" and true are not numbers, and 1 is not a flag; a whole number is also a float
 Flag: TypeAlias = Annotated[bool, Field(strict=True)]
-Whole: TypeAlias = Annotated[int, Field(strict=True)]
 FromZero: TypeAlias = Annotated[int, Field(strict=True, ge=0)]
 FromOne: TypeAlias = Annotated[int, Field(strict=True, ge=1)]
-NotNegative: TypeAlias = Annotated[float, Field(strict=True, ge=0)]
-Positive: TypeAlias = Annotated[float, Field(strict=True, gt=0)]
+# numpy takes no negative seed, and some libraries take no more than 32 bits
+Seed: TypeAlias = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
+NotNegative: TypeAlias = Annotated[float, Field(strict=True, ge=0), FINITE]
+Positive: TypeAlias = Annotated[float, Field(strict=True, gt=0), FINITE]
 Share: TypeAlias = Annotated[float, Field(strict=True, ge=0, le=1)]
 PositiveShare: TypeAlias = Annotated[float, Field(strict=True, gt=0, le=1)]
 
@@ -112,7 +122,7 @@ class DataConfig:
     # what training learns of several raters: their majority, the distribution of their votes, or a
     # class drawn from it
     targets: Annotated[str, one_of("majority", "distribution", "sampled")] = "majority"
-    weak_shuffle: FromZero | None = None  # seed that shuffles the weak labels, as a control
+    weak_shuffle: Seed | None = None  # seed that shuffles the weak labels, as a control
     # if a fold needs unknown speakers: refuse, or accept and report it
     unknown_speakers: Annotated[str, one_of(*UNKNOWN_SPEAKERS)] = REFUSE
     # auto: store what the encoder allows to store; live: compute it for each batch
@@ -180,7 +190,7 @@ class RunConfig:
     protocol: str | None = None  # how speakers become folds; None = that of the corpus
     fold: FromZero = 0  # which fold is tested
     taxonomy: str | None = None  # the classes; None = those of the corpus, auto = all its labels
-    seed: Whole = 1  # seed of initial weights and of all randomness in training
+    seed: Seed = 1  # seed of initial weights and of all randomness in training
     init: str | None = None  # run whose encoder, with its mix of layers, this one starts from
     init_head: Flag = False  # start from its head, too; head and classes must be the same
     encoder: dict[str, Any] = field(default_factory=dict)  # type, and the keywords of its class

@@ -39,6 +39,7 @@ def read(run: str | Path) -> Record | ProbeRecord:
                 f"{below[0]}"
             )
         found = f"has no {RECORD}" if folder.is_dir() else "is not there"
+        found = "is a file" if folder.is_file() else found
         raise ConfigError(f"{run} {found}; give a run's folder, as `serzoo train` prints it")
     content = read_json(folder / RECORD, remedy=AGAIN)
     kind = ProbeRecord if content.get("kind") == "probe" else Record

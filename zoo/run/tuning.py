@@ -24,12 +24,11 @@ from .module import SERModule
 from .schema import (
     Flag,
     FromOne,
-    FromZero,
     NotNegative,
     OptimConfig,
     Positive,
+    Seed,
     Share,
-    Whole,
     one_of,
 )
 from .spent import CountFlops
@@ -68,7 +67,7 @@ class Settings:
     warmup: Share = 0.1  # share of the steps in which the rate rises; then half a cosine to zero
     clip: NotNegative = 1.0  # largest norm of the gradient; 0 = no limit
     scratch_head: str = "classification"  # configuration of the head that scratch trains
-    lora_rank: Whole = 8  # of new adapters; a model that has adapters keeps its own
+    lora_rank: FromOne = 8  # of new adapters; a model that has adapters keeps its own
     lora_alpha: Annotated[float, Field(strict=True)] = 16.0  # of new adapters
     forgetting: Flag = True  # score the source's test part before and after
     save: Flag = True  # keep the adapted model
@@ -82,7 +81,7 @@ class Options(Settings):
     """All settings of an adaptation; :func:`.schema.read_as` checks them."""
 
     shots: Shots = 4  # utterances of each class, from 0 (the model is only scored) to 64
-    draw: FromZero = 1  # seed of the support, and of everything random in the adaptation
+    draw: Seed = 1  # seed of the support, and of everything random in the adaptation
     # lora (adapters in the encoder, and the head), head (alone), full (both), scratch (a new head,
     # the same encoder); None = lora if it is possible, else head
     tuning: str | None = None

@@ -37,14 +37,23 @@ CHUNK = 512
 """Samples that Silero's network reads at a time, at 16 kHz."""
 
 
+def check_voice(voice: str) -> None:
+    """Check the name of a detector.
+
+    Raises:
+        ConfigError: if there is no such detector.
+    """
+    if voice not in VOICES:
+        raise ConfigError(f"voice is '{voice}'; have {', '.join(VOICES)}")
+
+
 def detector(voice: str) -> Detector | None:
     """Return the detector of a name; None for ``none``.
 
     Raises:
         ConfigError: if there is no such detector, or its package is not installed.
     """
-    if voice not in VOICES:
-        raise ConfigError(f"voice is '{voice}'; have {', '.join(VOICES)}")
+    check_voice(voice)
     return {"none": lambda: None, "energy": lambda: by_energy, "silero": silero}[voice]()
 
 

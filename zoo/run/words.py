@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 from ..core import own, registry
 from ..core.errors import ConfigError, suggest
+from ..core.listing import type_text
 
 PATHS = ("root", "out", "record", "noise", "rir", "support", "supports", "human")
 """Last words of keys whose value is a path: there, ``null`` is the name of a file."""
@@ -123,14 +124,23 @@ def read_settings(
         Key to value. The values of ``options.KEY`` are a mapping under ``options``.
 
     Raises:
-        ConfigError: if a key is unknown, or lacks a value that it needs.
+        ConfigError: if a key is unknown or is given twice, or if its value is missing or has a
+            wrong type.
     """
-    values = dict(parse(typed, {**types, **option_types(corpora)}))
+    pairs = parse(typed, {**types, **option_types(corpora)})
+    values = dict(pairs)
+    for key in values:
+        if len(given := [str(v) for k, v in pairs if k == key]) > 1:
+            raise ConfigError(f"{key} is given twice ({', '.join(given)}); give it once")
     for key, value in values.items():
         if key not in types and not key.startswith("options."):
             raise ConfigError(f"unknown setting '{key}'{suggest(key, [*types, 'options.KEY'])}")
         if value is None and key in types and type(None) not in get_args(types[key]):
             raise ConfigError(f"'{key}=' is empty; give a value, or leave it out")
+        if key in types and not registry.fits(value, types[key]):
+            kind = type_text(types[key])
+            allowed = f"have {kind.replace('|', ', ')}" if "|" in kind else f"expected: {kind}"
+            raise ConfigError(f"{key} is {value!r}; {allowed}")
     options = {k[8:]: values.pop(k) for k in list(values) if k.startswith("options.")}
     return {**values, "options": options}
 

@@ -8,7 +8,7 @@ import math
 from typing import Any
 
 import pytest
-from facts import says
+from facts import says, tells
 from published_names import (
     BASE,
     BERT,
@@ -174,6 +174,7 @@ def test_the_options_of_a_head_are_those_of_its_constructor() -> None:
     found = {o.name: o for o in listing.options("heads", "classification")}
     assert list(found) == list(registry.schema_of(registry.get("heads", "classification")))
     assert (found["dropout"].type, found["dropout"].default) == ("number", 0.1)
+    assert tells(found["dropout"].range, 0, "less than 1")
     assert found["pooling"].type == "mean|stats|attentive"
     assert found["hidden"].meaning.startswith("width of the hidden layer; 0")
 

@@ -244,3 +244,39 @@ def test_a_class_has_the_name_that_it_is_registered_under(entries: list[EntryPoi
 
 
 PASSED_ON = Own
+
+
+# Ranges.
+
+
+class Ranged(Encoder):
+    """An encoder whose numbers have ranges."""
+
+    def __init__(
+        self,
+        *,
+        rate: registry.Dropout = 0.1,
+        size: registry.Size = 1,
+        order: registry.Count | None = None,
+        free: float = 0.0,
+    ) -> None:
+        super().__init__()
+
+
+@pytest.mark.parametrize(
+    ("options", "facts"),
+    [
+        ({"rate": 1}, ("rate=1", "0 or more", "less than 1")),
+        ({"rate": -0.1}, ("rate=-0.1", "0 or more")),
+        ({"size": 0}, ("size=0", "1 or more")),
+        ({"order": -1}, ("order=-1", "0 or more")),
+        ({"free": float("nan")}, ("free=nan", "finite")),
+        ({"free": float("inf"), "size": 0}, ("free=inf", "finite", "size=0")),
+    ],
+)
+def test_a_number_out_of_its_range_is_refused(options: dict[str, Any], facts: Any) -> None:
+    schema = schema_of(Ranged)
+    assert schema["rate"].annotation is float
+    assert registry.check_knobs("it", schema, {"rate": 0, "size": 1, "order": None, "free": -5.0})
+    with pytest.raises(ConfigError, match=says("it", *facts)):
+        registry.check_knobs("it", schema, options)

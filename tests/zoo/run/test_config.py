@@ -233,6 +233,12 @@ def test_a_code_with_a_leading_zero_reaches_the_reader_as_it_is_written() -> Non
         ("optim.lr=fast", "^optim.lr: .*'fast'"),
         ("trainer.devices=two", "^trainer.devices: .*'two'"),
         ("seed=1.0", "^seed: 1.0 .*whole number"),
+        ("seed=-1", "^seed=-1 .*0"),
+        ("seed=4294967296", "^seed=4294967296 .*4294967296"),
+        ("optim.lr=.inf", "^optim.lr is inf.*finite"),
+        ("head.dropout=2", "head 'classification': dropout=2.*less than 1"),
+        ("head.hidden=-1", "hidden=-1.*0 or more"),
+        ("head.focal_gamma=.nan", "focal_gamma=nan.*finite"),
         ("seed='1'", "^seed: '1' .*whole number"),
         ("trainer.devices=true", "^trainer.devices: True .*whole number"),
         ("optim.lr=true", "^optim.lr: True .*number"),
@@ -277,6 +283,7 @@ def test_all_numbers_out_of_range_are_told_at_once() -> None:
         ("corpus: [\n", r"r\.yaml: .*line 2"),
         ("corpus: emodb\n", "encoder=NAME.* data2vec-audio-base"),
         ("groups: logmel\n", r"groups .*'logmel'.*groups: \{encoder: NAME, head: NAME\}"),
+        ("group: {head: selm, encoder: logmel}\n", "'group'.*'groups'"),
         ("groups: {haed: selm}\n", "'haed'.* encoder, .*'head'"),
         ("groups: {head: selm, encoder: logmel}\noptin: {lr: 1}\n", "'optin'.* corpus, .*'optim'"),
     ],
@@ -441,6 +448,10 @@ def test_settings_of_a_verb_stay_as_typed_unless_something_else_is_meant() -> No
     assert read_settings(["options.label=0"], types, ["csv"]) == {"options": {"label": "0"}}
     with pytest.raises(ConfigError, match=says("'rot'", "options.KEY", "'root'")):
         read_settings(["rot=."], types)
+    with pytest.raises(ConfigError, match=says("fold", "'first'", "whole number")):
+        read_settings(["fold=first"], types)
+    with pytest.raises(ConfigError, match=says("fold", "twice", 1, 2)):
+        read_settings(["fold=1", "fold=2"], types)
 
 
 # Typed values.
