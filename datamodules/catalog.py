@@ -33,6 +33,8 @@ from .walk import as_on_disk, respelt, walk
 
 # Does the audio still match its manifest?
 
+ROUNDING = 0.05  # seconds that an utterance may end after its file, as written by other tools
+
 
 def recheck(
     utterances: Sequence[Utterance], root: Path, memory: Path
@@ -129,7 +131,13 @@ def _hashes_before(path: Path, utterances: Sequence[Utterance]) -> dict[str, str
 
 
 def _hear(utterance: Utterance, root: Path) -> str:
-    samples, _ = decode_utterance(utterance, root)
+    samples, rate = decode_utterance(utterance, root)
+    if len(samples) / rate < utterance.duration - ROUNDING:
+        holds = utterance.start + len(samples) / rate
+        raise DataError(
+            f"{utterance.id} ends at {utterance.end:.3f} s, but {utterance.audio} holds "
+            f"{holds:.3f} s; correct its end in the manifest, or run `serzoo prepare` again"
+        )
     level = Level(utterance.channel)
     level.add(samples[:, None], samples)
     if level.broken:

@@ -298,6 +298,21 @@ def test_a_changed_file_is_noticed(tmp_path, write_wave, way):
     assert torch.equal(store[after.utterances[1]][0].flatten(), live.audio[0])
 
 
+def test_an_utterance_ends_within_its_file(tmp_path, write_wave):
+    root, path = tmp_path / "speech", tmp_path / "m.jsonl"
+    write_wave(root / "sad" / "0.wav", seconds=0.5)
+    prepare_corpus("folder", root=str(root), out=str(path))
+    text = path.read_text()
+    assert text.count('"end": 0.5') == 1
+    for end, right in ((0.52, True), (0.7, False)):  # rounded times are no fault
+        path.write_text(text.replace('"end": 0.5', f'"end": {end}'))
+        if right:
+            assert len(open_corpora([], manifest=str(path)).utterances) == 1
+            continue
+        with pytest.raises(DataError, match=says("sad/0.wav", "0.700 s", "0.500 s", "end")):
+            open_corpora([], manifest=str(path))
+
+
 def test_a_manifest_is_listened_to_once(tmp_path, write_wave, monkeypatch):
     root = tmp_path / "speech"
     for i in range(2):

@@ -340,7 +340,7 @@ class SERModule(L.LightningModule):
         if frames:
             tell(STANDARDISED_BY, fault=False)
 
-    def _unfitted(self) -> tuple[list[Standardiser], list[Standardiser]]:
+    def _unfitted(self) -> tuple[list[Standardiser], list[VectorStandardiser]]:
         """Return what is unfitted: for frames if the encoder is steady, for vectors always."""
         every = standardisers(self.head)
         vectors = [part for part in every if isinstance(part, VectorStandardiser)]
