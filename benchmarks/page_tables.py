@@ -3,8 +3,7 @@
     python benchmarks/publish.py pages       # write them anew
 
 A comment at the end of the paragraph above a table names it: ``<!-- table: few_shot_whisper -->``.
-The table below it is computed, and the sentences are written by hand. Tables of figures that nobody
-packed have no such comment, and their pages say so.
+The table below it is computed, and the sentences are written by hand.
 """
 
 from __future__ import annotations

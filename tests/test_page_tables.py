@@ -13,8 +13,6 @@ from serzoo.zoo.core.table import Table, cell
 
 TEXT = {page.name: page.read_text("utf-8") for page in page_tables.PAGES}
 CHEAP = {"speed.md", "selection.md"}  # no suite is read for them
-TYPED = {"recipe.md", "frozen-encoder.md", "speaker-normalisation.md"}
-"""Pages with one table of figures that are not packed."""
 
 
 def tables(text: str) -> list[str]:
@@ -28,12 +26,10 @@ def test_the_tables_of_a_page_are_what_the_records_give(name: str) -> None:
     assert page_tables.filled(TEXT[name]) == TEXT[name], "run benchmarks/publish.py pages"
 
 
-def test_every_table_is_computed_or_said_to_be_typed() -> None:
+def test_every_table_is_computed() -> None:
     computed = {name: len(page_tables.MARKER.findall(text)) for name, text in TEXT.items()}
-    assert sum(computed.values()) == 36
-    for name, text in TEXT.items():
-        assert len(tables(text)) - computed[name] == (name in TYPED), name
-        assert ("not packed, so their figures were typed" in text) == (name in TYPED), name
+    assert sum(computed.values()) == 38
+    assert {name: len(tables(text)) for name, text in TEXT.items()} == computed
     named = [found[1] for text in TEXT.values() for found in page_tables.MARKER.findall(text)]
     assert set(named) == set(page_tables.TABLES)
 
