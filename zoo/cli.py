@@ -399,6 +399,8 @@ def lock_(*names: str, all: bool = False, file: str | None = None, json: Json = 
 
     if not names and not all:
         held = Path(file).expanduser() if file else lock.lock_file()
+        if file and not held.exists():
+            raise ConfigError(f"no lock file {file}; `serzoo lock MODEL --file {file}` makes it")
         if json:
             print_json({"file": str(held), "models": list(lock.read(held).values())})
         else:

@@ -358,6 +358,7 @@ def test_settings_may_follow_options(
     ("typed", "facts"),
     [
         ("cache list ce55", ("ce55",)),
+        ("lock --file nowhere.lock", ("nowhere.lock", "serzoo lock MODEL")),
         ("tensorboard {run} --port -1", ("--port", 0)),
         ("tensorboard {run} --port 65536", ("--port", 65535)),
         ("replicate gen_ser_gender --records nowhere", ("nowhere", "is not there")),

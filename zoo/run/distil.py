@@ -28,7 +28,7 @@ from ...datamodules.sampler import BucketSampler, EvalSampler
 from ..core import registry, shipped
 from ..core.encoder import Encoder
 from ..core.errors import ConfigError, DamagedError, first_line
-from ..core.files import named, read_text
+from ..core.files import check_place, named, read_text
 from ..core.notices import quiet
 from ..encoders.families import HOP, WhisperFamily
 from ..encoders.hf import fast_bfloat16
@@ -371,11 +371,13 @@ def distil(cfg: DistilConfig) -> dict[str, Any]:
     Raises:
         ConfigError: if the teacher or the settings cannot be used.
         DataError: if there is no speech, or all of it is too short.
+        OSError: if ``out`` cannot be written.
     """
     quiet()
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
     out = Path(cfg.out).expanduser()
+    check_place(out / "student.safetensors")
     files = recordings(cfg.data)
     L.seed_everything(cfg.seed, verbose=False)
     student, beginning = _first(cfg)

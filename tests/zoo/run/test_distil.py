@@ -225,6 +225,15 @@ def test_an_empty_folder_and_short_speech_are_refused(
         distil.distil(distil.load("serzoo-small", [*words, f"data=[{empty}]", "held_out=0"]))
 
 
+def test_a_place_that_cannot_be_written_is_told_before_the_teacher_is_loaded(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "taken").write_text("")
+    monkeypatch.setattr(distil, "build_teacher", lambda node: pytest.fail("the teacher is loaded"))
+    with pytest.raises(OSError, match=says("taken")):
+        distil.distil(distil.load("serzoo-small", [*words, f"out={tmp_path / 'taken'}"]))
+
+
 def test_a_file_of_settings_is_read(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("data: speech\nout: here\nteacher: {encoder: wavlm-base, layers: [4]}\n")
