@@ -30,7 +30,7 @@ from .manifest import Utterance, write_lines, write_manifest
 from .protocols import listed_speakers
 from .walk import Spelling, as_on_disk, respelt
 
-PREPARE_VERSION = 3
+PREPARE_VERSION = 4
 """Prepared corpora are remembered under this number. Raise it if the same files get another
 manifest, other refusals or other notes. Code that is called from here counts: finding files,
 decoding, hashing. If one reader changes, raise the ``VERSION`` of that reader instead."""

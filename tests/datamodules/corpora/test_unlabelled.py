@@ -135,7 +135,7 @@ def test_a_folder_of_speech(tree):
     assert tells(told, 1, 2, r"spk(\d)")
     found, told = read(tree, speech, texts=False)
     assert {u.text for u in found.values()} == {None}
-    assert tells(told, 2, 'speaker="..."')
+    assert tells(told, 2, "options.speaker")
 
 
 def test_a_folder_without_audio_or_a_wrong_pattern(tree):
