@@ -228,7 +228,7 @@ def mean_of_pairs(head: str, by: str = "") -> Cell:
 
 @named
 def head_to_head_whisper() -> Table:
-    heads = (*HEADS, "regress_codes", "gen_ser_ce")
+    heads = (*SIX, "regress_codes", "gen_ser_ce")
     return heads_table("head_to_head_whisper", heads, tuple(CORPORA))
 
 
