@@ -264,7 +264,7 @@ REMEDIES = {
     "bytes": "serzoo prepare",
     "no utterance": "serzoo prepare",
     "Kaldi: a command": "wav-copy",
-    "Kaldi: a name alone": "complete",
+    "Kaldi: a name alone": "write its value",
     "Kaldi: a name twice": "unique",
     "Kaldi: a segment of nothing": "add it there",
     "Kaldi: a segment backwards": "after the start",

@@ -101,7 +101,7 @@ JSON: list[tuple[str, set[str]]] = [
     ("config ravdess", {"fingerprint", "classes", "config"}),
     ("prepare folder root=c out=n.jsonl options.speaker=(s\\d)\\.wav", {"manifest", "utterances"}),
     ("audit m.jsonl protocol=kfold root=c", {"passed", "folds"}),
-    ("lock --file none.lock", {"file", "models"}),
+    ("lock", {"file", "models"}),
     ("train RECIPE optim.epochs=1 seed=2 trainer.out=runs", {"metrics", "folder"}),
     ("eval run", {"metrics", "by_speaker"}),
     ("adapt run data=csv root=SPEECH shots=0", {"metrics", "folder"}),
