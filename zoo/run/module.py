@@ -360,10 +360,10 @@ class SERModule(L.LightningModule):
             for part in [*frames, *vectors]:
                 part.fit(found)
         elif vectors:
-            self.standardise_vectors(every())
+            self._standardise_vectors(every())
 
     @torch.no_grad()
-    def standardise_vectors(self, batches: Iterable[Batch]) -> None:
+    def _standardise_vectors(self, batches: Iterable[Batch]) -> None:
         """Fit the head's standardisers of utterances' vectors, if it has unfitted ones.
 
         Args:

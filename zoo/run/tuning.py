@@ -282,7 +282,7 @@ def fit(
     learner = Adapting(module.encoder, module.head, **how, encoded=not encoder)
     if encoder:  # otherwise the frames are normalised already
         learner.normaliser = module.normaliser
-    learner.to(device).standardise_vectors([wide[list(range(len(wide)))]])  # of a new head
+    learner.to(device).standardise_by(lambda: [wide[list(range(len(wide)))]])  # of a new head
     trainer = L.Trainer(
         accelerator=device.type,
         devices=1,
