@@ -41,7 +41,6 @@ class Ensemble:
     """The cells that were written, or that a dry run would write.
 
     Attributes:
-        cells: names of the cells.
         folder: folder of the comparison.
         uar: each table (corpus and encoder) to the row's UAR, folds pooled.
         alone: each table to the mean UAR of its members.
@@ -50,13 +49,17 @@ class Ensemble:
         rows: the cells with their records and predictions.
     """
 
-    cells: list[str]
     folder: Path
     uar: dict[str, float]
     alone: dict[str, float]
     weights: dict[str, dict[str, float]]
     seeds: dict[str, list[int]]
     rows: list[Run]
+
+    @property
+    def cells(self) -> list[str]:
+        """Names of the cells."""
+        return [row.name for row in self.rows]
 
 
 def ensemble(
@@ -134,7 +137,6 @@ def ensemble(
         record = _record(places[place], place, table, runs, about)
         rows.append(Run(cell_name(place, called, sha), record, table))
     done = Ensemble(
-        [row.name for row in rows],
         folder,
         _uar(rows),
         _uar(list(used.values())),
