@@ -37,6 +37,8 @@ PAIRS = (
     ("selm_calibrated", "selm", "subtracting what the model would say anyway"),
     ("gen_ser", "classification", "transport to codes, against classifying"),
     ("gen_ser", "regress_codes", "the path, against regressing the codes"),
+    ("selm_smollm2", "selm_smollm2_random", "what a published language model knows"),
+    ("selm_smollm2", "selm_smollm2_shuffled", "the classes' own names, to a model that knows them"),
     ("gen_ser", "gen_ser_target_only", "the term at t = 1, against the published objective alone"),
     ("gen_ser", "gen_ser_ce", "codes and path, against cross-entropy through the same network"),
     ("gen_ser", "gen_ser_permuted", "this order of the classes, against another"),

@@ -22,7 +22,7 @@ from serzoo.zoo.compare.ensemble import ensemble
 from serzoo.zoo.core.errors import DataError, suggest
 from serzoo.zoo.core.files import write_text
 from serzoo.zoo.core.table import Cell, Line, Table, cell, p_text, span
-from serzoo.zoo.report.answers import Asked, Question, ask
+from serzoo.zoo.report.answers import Asked, Question, ask, between
 from serzoo.zoo.report.grids import grids
 from serzoo.zoo.report.runs import by_pair, find_cells
 from serzoo.zoo.report.summary import Result, rows_of
@@ -200,27 +200,35 @@ def shots(name: str, recipe: str, tuning: str, k: int, head: str) -> Result:
     return suite(name)[f"{recipe}, {k} shots{f', {tuning}' if k else ''}", head]
 
 
+TRANSFER = {"cross_corpus_whisper": "", "cross_corpus": ", protocol=one-to-rest"}
+"""Suites that go from one corpus to each other, and how their tables of these cells end."""
+
+
+def pair_of(name: str, source: str, target: str) -> str:
+    """Return the table of a suite of ``TRANSFER`` that goes from one corpus to another."""
+    return f"big4_transfer, {source} to {target}{TRANSFER[name]}"
+
+
 @cache
-def transfer(by: str) -> dict[tuple[str, str], float]:
-    """Return mean UAR over seeds by pair of corpora and head, suite ``cross_corpus_whisper``.
+def transfer(name: str, by: str) -> dict[tuple[str, str], float]:
+    """Return mean UAR over seeds by pair of corpora and head, of a suite of ``TRANSFER``.
 
     Args:
+        name: the suite.
         by: ``corpus`` or ``speaker``: what has the class prior (:func:`.priors.matched`).
     """
     found: dict[tuple[str, str], list[float]] = {}
-    for run in by_pair(find_cells(RESULTS / "cross_corpus_whisper").runs):
+    for run in by_pair(find_cells(RESULTS / name).runs):
         value = matched(run.table, by).metrics()["uar"]
         found.setdefault((run.group[0], run.head), []).append(value)
     return {key: statistics.fmean(values) for key, values in found.items()}
 
 
-def mean_of_pairs(head: str, by: str = "") -> Cell:
+def mean_of_pairs(name: str, head: str, by: str = "") -> Cell:
     """Return the mean over the six pairs of corpora; see :func:`transfer`."""
-    plain = {key: r.uar.mean for key, r in suite("cross_corpus_whisper").items()}
-    values = [v for (_, h), v in (transfer(by) if by else plain).items() if h == head]
-    if len(values) != len(PAIRS):
-        raise DataError(f"{head} has {len(values)} of {len(PAIRS)} pairs of corpora; pack all")
-    return cell(statistics.fmean(values))
+    plain = {key: r.uar.mean for key, r in suite(name).items()}
+    values = transfer(name, by) if by else plain
+    return cell(statistics.fmean(values[pair_of(name, *pair), head] for pair in PAIRS))
 
 
 # Which head is best?
@@ -335,16 +343,47 @@ def ingredients_short() -> Table:
     return _worth(down, "UAR with it minus UAR without it, frozen frames", bounds=False)
 
 
-# From corpus to corpus, and out of domain.
+KNOWING = {
+    "SELM on SmolLM2": "selm_smollm2",
+    "SmolLM2 with random weights": "selm_smollm2_random",
+    "SmolLM2 that writes another class's name": "selm_smollm2_shuffled",
+    "classification": "classification",
+}
+"""Rows of the suite ``selm_language``; the first is compared with the others."""
 
 
 @named
-def cross_corpus_whisper() -> Table:
-    rows = suite("cross_corpus_whisper")
+def selm_language() -> Table:
+    (grid,) = grids(find_cells(RESULTS / "selm_language").runs)[0]
+    asked = Asked.of(read_plan(RESULTS / "selm_language"))
+    own, *others = KNOWING.values()
+    questions = [Question(h, grid, between(grid, own, h), declared=True) for h in others]
+    found = ask(questions, asked)
+
+    def gain(head: str) -> Cell | None:
+        if head == own:
+            return None
+        d = found[head]
+        return Cell(f"{d.value:+.3f} ({span(d.new.low, d.new.high, '+.3f')})", d.value)
+
+    body: list[Line] = [
+        [text, uar(suite("selm_language")[grid.name, head], True), gain(head)]
+        for text, head in KNOWING.items()
+    ]
+    columns = ("frozen Whisper-base, EMO-DB", "UAR", "SELM on SmolLM2 minus this, new trainings")
+    return Table("", columns, body)
+
+
+# From corpus to corpus, and out of domain.
+
+
+def transfer_table(name: str) -> Table:
+    """Return UAR of heads by pair of corpora, its means, and those with matched priors."""
+    rows = suite(name)
     heads = labels((*SIX, "regress_codes"))
     made = pivot(
         "trained on → tested on",
-        {f"{CORPORA[a]} → {CORPORA[b]}": f"big4_transfer, {a} to {b}" for a, b in PAIRS},
+        {f"{CORPORA[a]} → {CORPORA[b]}": pair_of(name, a, b) for a, b in PAIRS},
         heads,
         lambda pair, head: uar(rows[pair, head]),
     )
@@ -353,8 +392,18 @@ def cross_corpus_whisper() -> Table:
         "the mean, class prior matched": "corpus",
         "the mean, prior of each speaker matched": "speaker",
     }
-    below = pivot("", means, heads, lambda by, head: mean_of_pairs(head, by))
+    below = pivot("", means, heads, lambda by, head: mean_of_pairs(name, head, by))
     return Table("", made.columns, [*made.rows, *below.rows])
+
+
+@named
+def cross_corpus_whisper() -> Table:
+    return transfer_table("cross_corpus_whisper")
+
+
+@named
+def cross_corpus() -> Table:
+    return transfer_table("cross_corpus")
 
 
 @named
@@ -363,7 +412,7 @@ def cross_corpus_means() -> Table:
         "mean UAR of six pairs, frozen Whisper-base",
         {"as it is": "", "class prior matched": "corpus"},
         labels(HEADS),
-        lambda by, head: mean_of_pairs(head, by),
+        lambda by, head: mean_of_pairs("cross_corpus_whisper", head, by),
     )
 
 

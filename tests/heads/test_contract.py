@@ -34,7 +34,8 @@ CONFIGS = [
     "regress_codes",
     "selm", "selm_adaptive", "selm_calibrated", "selm_constrained", "selm_frozen_random",
     "selm_generate", "selm_gpt2", "selm_lora", "selm_no_text_mapper", "selm_paper",
-    "selm_random_lm", "selm_shuffled", "selm_vector", "selm_views",
+    "selm_random_lm", "selm_shuffled", "selm_smollm2", "selm_smollm2_random",
+    "selm_smollm2_shuffled", "selm_vector", "selm_views",
 ]  # fmt: skip
 """Every file of configs/head: a new one must be added here, and is then swept by all checks."""
 

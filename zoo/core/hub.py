@@ -79,7 +79,8 @@ class Published:
         """Find a model: a folder, a folder of ``$SERZOO_MODELS``, or a hub id. No server is asked.
 
         The hub id ``openai/whisper-base`` is looked up as ``$SERZOO_MODELS/openai/whisper-base``
-        and ``$SERZOO_MODELS/whisper-base``. A note says which folder is read.
+        and ``$SERZOO_MODELS/whisper-base``. A note says which folder is read. Letter case does
+        not count.
 
         Args:
             setting: the setting that names it, for messages.
@@ -574,10 +575,17 @@ def _models() -> Path | None:
 
 
 def _kept(name: str, called: str) -> Path | None:
-    """Return the folder of a hub id in ``$SERZOO_MODELS``."""
+    """Return the folder of a hub id in ``$SERZOO_MODELS``.
+
+    Letter case counts only if several folders differ in nothing else, as for the hub.
+    """
     if (base := _models()) is None:
         return None
-    found = [f for f in (base / name, base / name.split("/")[-1]) if f.is_dir()]
+    last = name.split("/")[-1]
+    found = [f for f in (base / name, base / last) if f.is_dir()]
+    if not found:
+        alike = [f for f in base.iterdir() if f.is_dir() and f.name.lower() == last.lower()]
+        found = alike if len(alike) == 1 else []
     if found and not any(found[0].iterdir()):
         raise ConfigError(
             f"{called} is to be read from {found[0]} ({MODELS}), but that folder is empty; "

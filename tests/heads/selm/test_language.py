@@ -93,13 +93,20 @@ def test_an_unknown_token_is_refused(tmp_path: Path) -> None:
 
 # Likelihoods.
 
+# utterance and label of each pair: some of them, or one label each, as in training
+SOME = ([0, 0, 1, 2, 2, 0], [0, 1, 2, 3, 0, 3])
+ONE_EACH = ([0, 1, 2], [3, 2, 0])
 
+
+@pytest.mark.parametrize("pairs", [SOME, ONE_EACH])
 @pytest.mark.parametrize("make", [save_gpt2, save_llama, None])
-def test_likelihoods_equal_full_passes(make: Any, tmp_path: Path) -> None:
+def test_likelihoods_equal_full_passes(
+    make: Any, pairs: tuple[list[int], list[int]], tmp_path: Path
+) -> None:
     m = language(make(tmp_path / "lm")) if make else loud(language())
     context = torch.randn(3, 5, m.width)
     spelt = m.spell(PROMPT, LABELS)
-    rows, columns = torch.tensor([0, 0, 1, 2, 2, 0]), torch.tensor([0, 1, 2, 3, 0, 3])
+    rows, columns = map(torch.tensor, pairs)
     with torch.no_grad():
         got = m.log_likelihood(context, spelt, rows, columns)
         want = torch.stack(
@@ -109,10 +116,13 @@ def test_likelihoods_equal_full_passes(make: Any, tmp_path: Path) -> None:
     assert want.std() > 1  # a test of equal numbers would prove little
 
 
-def test_gradients_through_the_shared_cache_equal_full_passes() -> None:
+@pytest.mark.parametrize("pairs", [([0, 1, 1], [0, 1, 2]), ([0, 1], [0, 2])])
+def test_gradients_through_the_shared_cache_equal_full_passes(
+    pairs: tuple[list[int], list[int]],
+) -> None:
     m = loud(language())
     spelt = m.spell(PROMPT, LABELS)
-    rows, columns = torch.tensor([0, 1, 1]), torch.tensor([0, 1, 2])
+    rows, columns = map(torch.tensor, pairs)
     one, two = (torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(1)) for _ in "ab")
     m.log_likelihood(one.requires_grad_(), spelt, rows, columns).sum().backward()
     weights = [p.grad for p in m.parameters()]
@@ -126,14 +136,15 @@ def test_gradients_through_the_shared_cache_equal_full_passes() -> None:
         assert (shared - full).norm() < 1e-3 * full.norm()
 
 
+@pytest.mark.parametrize("pairs", [SOME, ONE_EACH])
 @pytest.mark.parametrize("make", [save_gpt2, save_llama, None])
 def test_a_lead_is_read_once_and_counts_as_if_it_stood_in_every_context(
-    make: Any, tmp_path: Path
+    make: Any, pairs: tuple[list[int], list[int]], tmp_path: Path
 ) -> None:
     m = language(make(tmp_path / "lm")) if make else loud(language())
     m.requires_grad_(True)
     spelt = m.spell(PROMPT, LABELS)
-    rows, columns = torch.tensor([0, 0, 1, 2]), torch.tensor([0, 3, 2, 1])
+    rows, columns = map(torch.tensor, pairs)
     context = torch.randn(3, 5, m.width)
     grads = []
     for shared in (True, False):
@@ -182,6 +193,21 @@ def test_many_pairs_are_scored_in_parts(monkeypatch: pytest.MonkeyPatch) -> None
         got = m.log_likelihood(context, spelt, rows, columns)
         monkeypatch.setattr("serzoo.heads.selm.language.PAIRS_AT_ONCE", 1000)
         assert_like(got, m.log_likelihood(context, spelt, rows, columns))
+
+
+@pytest.mark.parametrize("pairs", [SOME, ONE_EACH])
+def test_the_output_layer_reads_one_block(pairs: tuple[list[int], list[int]]) -> None:
+    m = loud(language())
+    blocks: list[bool] = []
+    m.model.lm_head.register_forward_hook(
+        lambda _, given, __: blocks.append(given[0].is_contiguous())
+    )
+    spelt, context = m.spell(PROMPT, LABELS), torch.randn(3, 5, 32)
+    m.log_likelihood(context, spelt, *map(torch.tensor, pairs))
+    m.rank(context, [(None, spelt)])
+    m.write(context, 2)
+    assert len(blocks) > 2
+    assert all(blocks)
 
 
 def test_a_context_longer_than_the_model_reads_is_refused(gpt2: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -264,8 +265,12 @@ def models(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "inside"), [("owner/tiny", "tiny"), ("owner/tiny", "owner/tiny"), ("tiny", "tiny")]
-)
+    ("name", "inside"),
+    [
+        ("owner/tiny", "tiny"), ("owner/tiny", "owner/tiny"), ("tiny", "tiny"),
+        ("Owner/Tiny-135M", "tiny-135m"),
+    ],
+)  # fmt: skip
 def test_a_model_of_the_declared_folder_is_read_before_the_hub(tiny_hf, models, name, inside):
     shutil.copytree(tiny_hf(), models / inside)
     with pytest.warns(DataNote, match=says(f"encoder.name={name}", models / inside, COMMIT)):
@@ -273,6 +278,18 @@ def test_a_model_of_the_declared_folder_is_read_before_the_hub(tiny_hf, models, 
     facts = encoder.describe()
     assert (facts["read_from"], facts["revision"], facts["commit"]) == ("SERZOO_MODELS", None, None)
     assert facts["weights"] == HFEncoder(name=str(models / inside)).describe()["weights"]
+
+
+def test_letter_case_counts_if_two_folders_differ_in_it_only(models):
+    for name in ("tiny", "TINY"):
+        (models / name).mkdir()
+    if len(list(models.iterdir())) == 1:
+        pytest.skip("this file system does not tell the two names apart")
+    find = partial(Published.find, "encoder.name", example="a/b")
+    assert find("owner/Tiny").read_from == "hub"
+    (models / "TINY" / "config.json").touch()
+    with pytest.warns(DataNote, match=says(models / "TINY")):
+        assert find("owner/TINY").path == str(models / "TINY")
 
 
 def test_a_folder_as_named_comes_before_the_declared_folder(tiny_hf, models, monkeypatch):

