@@ -19,6 +19,8 @@ from typing import Any, TypeVar
 
 from ingredients import ingredients
 from serzoo.zoo.compare.ensemble import ensemble
+from serzoo.zoo.compare.replicate import Replication, read_claim, replicate
+from serzoo.zoo.core import shipped
 from serzoo.zoo.core.errors import DataError, suggest
 from serzoo.zoo.core.files import write_text
 from serzoo.zoo.core.table import Cell, Line, Table, cell, p_text, span
@@ -343,35 +345,71 @@ def ingredients_short() -> Table:
     return _worth(down, "UAR with it minus UAR without it, frozen frames", bounds=False)
 
 
-KNOWING = {
-    "SELM on SmolLM2": "selm_smollm2",
-    "SmolLM2 with random weights": "selm_smollm2_random",
-    "SmolLM2 that writes another class's name": "selm_smollm2_shuffled",
-    "classification": "classification",
-}
-"""Rows of the suite ``selm_language``; the first is compared with the others."""
+def against(name: str, rows: Mapping[str, str], corpora: Sequence[str], corner: str) -> Table:
+    """Return UAR of heads, and its difference to that of the first, for new trainings.
+
+    Args:
+        name: a suite with one encoder.
+        rows: heads by what a reader reads.
+        corpora: recipes of the suite.
+        corner: title of the first column.
+    """
+    of = {grid.recipe: grid for grid in grids(find_cells(RESULTS / name).runs)[0]}
+    first, *others = rows.values()
+    found = ask(
+        [
+            Question((c, h), of[c], between(of[c], h, first), declared=True)
+            for c in corpora
+            for h in others
+        ],
+        Asked.of(read_plan(RESULTS / name)),
+    )
+
+    def gain(corpus: str, head: str) -> Cell | None:
+        if head == first:
+            return None
+        d = found[corpus, head]
+        return Cell(f"{d.value:+.3f} ({span(d.new.low, d.new.high, '+.3f')})", d.value)
+
+    columns = [corner]
+    body: list[Line] = [[text] for text in rows]
+    for corpus in corpora:
+        columns += [CORPORA[corpus], f"{CORPORA[corpus]}, minus the first"]
+        for line, head in zip(body, rows.values(), strict=True):
+            line += [uar(suite(name)[corpus, head], True), gain(corpus, head)]
+    return Table("", columns, body)
 
 
 @named
 def selm_language() -> Table:
-    (grid,) = grids(find_cells(RESULTS / "selm_language").runs)[0]
-    asked = Asked.of(read_plan(RESULTS / "selm_language"))
-    own, *others = KNOWING.values()
-    questions = [Question(h, grid, between(grid, own, h), declared=True) for h in others]
-    found = ask(questions, asked)
+    rows = {
+        "SELM on SmolLM2": "selm_smollm2",
+        "the same with random weights": "selm_smollm2_random",
+        "classification": "classification",
+    }
+    return against("selm_language", rows, ["emodb"], "UAR, frozen Whisper-base")
 
-    def gain(head: str) -> Cell | None:
-        if head == own:
-            return None
-        d = found[head]
-        return Cell(f"{d.value:+.3f} ({span(d.new.low, d.new.high, '+.3f')})", d.value)
 
-    body: list[Line] = [
-        [text, uar(suite("selm_language")[grid.name, head], True), gain(head)]
-        for text, head in KNOWING.items()
-    ]
-    columns = ("frozen Whisper-base, EMO-DB", "UAR", "SELM on SmolLM2 minus this, new trainings")
-    return Table("", columns, body)
+@named
+def gen_ser_parts() -> Table:
+    rows = {
+        "published objective: logistic mean, bridge, one step": "gen_ser_target_only",
+        "linear mean": "gen_ser_linear",
+        "cosine mean": "gen_ser_cosine",
+        "no noise": "gen_ser_no_noise",
+        "constant noise": "gen_ser_constant",
+        "flow matching, 8 steps": "gen_ser_flow",
+        "score matching, 8 steps": "gen_ser_score",
+        "4 steps": "gen_ser_steps",
+        "4 steps with noise, mean of 8": "gen_ser_sde",
+    }
+    return against("gen_ser_parts", rows, ["ravdess", "emodb"], "UAR, frozen serzoo-small")
+
+
+@named
+def gender() -> Table:
+    rows = labels((*HEADS[:2], "gen_ser_target_only"))
+    return against("gender", rows, tuple(CORPORA), "UAR of two genders, frozen serzoo-small")
 
 
 # From corpus to corpus, and out of domain.
@@ -672,6 +710,56 @@ def standardised() -> Table:
             gain = f"{d.value:+.3f} ({span(d.new.low, d.new.high, '+.3f')})"
             body.append([f"{CORPORA[corpus]}, rate {rate:g}", *means, Cell(gain, d.value)])
     columns = ("corpus, learning rate", "standardised", "as they are", "difference, new trainings")
+    return Table("", columns, body)
+
+
+# The papers' claims.
+
+
+ON_WHISPER = {
+    "gen_ser_classification": "head_to_head_whisper",
+    "selm_few_shot": "few_shot_whisper",
+    "selm_out_of_domain": "cross_corpus_whisper",
+}
+"""Suites on better frames that answer a claim too, whose own suite needs no download."""
+
+
+@cache
+def _answers() -> dict[str, list[Replication]]:
+    """Return what packed records say about each shipped claim: its own suite's, then Whisper's."""
+    found = {}
+    for name in shipped.names("claim"):
+        claim = read_claim(name)
+        suites = [claim.suite, *([ON_WHISPER[name]] if name in ON_WHISPER else [])]
+        found[name] = [replicate(claim, RESULTS / suite) for suite in suites]
+    return found
+
+
+@named
+def claims() -> Table:
+    """Rows of every shipped claim: what it is, and its answers."""
+    body: list[Line] = []
+    for name, found in _answers().items():
+        own, *better = [each.answer if each.told else "not measured" for each in found]
+        claim = found[0].claim
+        body.append([claim.title, claim.paper.removeprefix("arXiv "), f"`{name}`", own, *better])
+        body[-1] += [None] * (5 - len(body[-1]))
+    columns = ("claim", "arXiv", "`serzoo replicate`", "answer", "on Whisper-base")
+    return Table("", columns, body)
+
+
+@named
+def claims_told() -> Table:
+    """Rows of every comparison behind these answers."""
+    body: list[Line] = []
+    for name, found in _answers().items():
+        for told in (row for each in found for row in each.told):
+            value = f"{told.value:+.3f}"
+            if told.low is not None and told.high is not None:
+                value += f" ({span(told.low, told.high, '+.3f')})"
+            size = cell(told.size)
+            body.append([f"`{name}`", told.table, told.than, size, Cell(value), told.answer])
+    columns = ("claim", "cells", "against", "size", "difference (interval)", "answer")
     return Table("", columns, body)
 
 
