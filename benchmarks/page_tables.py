@@ -385,7 +385,6 @@ def selm_language() -> Table:
     rows = {
         "SELM on SmolLM2": "selm_smollm2",
         "the same with random weights": "selm_smollm2_random",
-        "classification": "classification",
     }
     return against("selm_language", rows, ["emodb"], "UAR, frozen Whisper-base")
 
