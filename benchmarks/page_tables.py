@@ -381,15 +381,6 @@ def against(name: str, rows: Mapping[str, str], corpora: Sequence[str], corner: 
 
 
 @named
-def selm_language() -> Table:
-    rows = {
-        "SELM on SmolLM2": "selm_smollm2",
-        "the same with random weights": "selm_smollm2_random",
-    }
-    return against("selm_language", rows, ["emodb"], "UAR, frozen Whisper-base")
-
-
-@named
 def gen_ser_parts() -> Table:
     rows = {
         "published objective: logistic mean, bridge, one step": "gen_ser_target_only",

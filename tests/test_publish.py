@@ -20,6 +20,7 @@ PRETRAINED = {
     "head_to_head_whisper", "cross_corpus_whisper", "few_shot_whisper",
     "head_to_head", "normalised", "corrupted_training", "robustness_copies", "robustness",
     "emogator", "emogator_whisper", "normalised_frames", "standardise",
+    "cross_corpus", "gen_ser_parts", "gender",
 }  # fmt: skip
 """Suites on encoders that were trained before."""
 
@@ -83,7 +84,7 @@ def test_all_tables_are_written_whole(
 
 def test_the_committed_results_are_whole() -> None:
     found = [open_packed(folder) for folder in publish.suites()]  # against their checksums
-    assert sum(len(suite.cells) for suite in found if suite) == 9174
+    assert sum(len(suite.cells) for suite in found if suite) == 9807
     assert publish.verify(["real_scratch"]) == ["real_scratch"]  # and every prediction
 
 
@@ -97,7 +98,7 @@ def test_the_committed_results_are_few_and_small() -> None:
     assert len(first) <= 60
     assert sum(p.stat().st_size for p in first) < 20_000_000
     assert len(real) == 4 * len(PRETRAINED)
-    assert sum(p.stat().st_size for p in real) < 30_000_000
+    assert sum(p.stat().st_size for p in real) < 40_000_000
     assert sum(p.stat().st_size for p in studies) < 300_000
 
 
@@ -125,7 +126,7 @@ def test_every_question_has_a_page_with_its_answer() -> None:
     links = re.findall(r"\[More\]\(\.\./docs/results/([\w-]+\.md)\)", text)
     pages = {p.name: p.read_text("utf-8") for p in (ROOT / "docs" / "results").glob("*.md")}
     assert sorted(links) == sorted(pages)
-    assert len(links) == len(set(links)) == 13
+    assert len(links) == len(set(links)) == 14
     for name, page in pages.items():
         lines = page.splitlines()
         question, answer = lines[0].removeprefix("# "), lines[2].strip("*")
