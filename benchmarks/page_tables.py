@@ -732,9 +732,9 @@ def claims() -> Table:
     for name, found in _answers().items():
         own, *better = [each.answer if each.told else "not measured" for each in found]
         claim = found[0].claim
-        body.append([claim.title, claim.paper.removeprefix("arXiv "), f"`{name}`", own, *better])
+        body.append([claim.title, claim.paper.removeprefix("arXiv "), name, own, *better])
         body[-1] += [None] * (5 - len(body[-1]))
-    columns = ("claim", "arXiv", "`serzoo replicate`", "answer", "on Whisper-base")
+    columns = ("claim", "arXiv", "serzoo replicate", "answer", "on Whisper-base")
     return Table("", columns, body)
 
 
@@ -748,7 +748,7 @@ def claims_told() -> Table:
             if told.low is not None and told.high is not None:
                 value += f" ({span(told.low, told.high, '+.3f')})"
             size = cell(told.size)
-            body.append([f"`{name}`", told.table, told.than, size, Cell(value), told.answer])
+            body.append([name, told.table, told.than, size, Cell(value), told.answer])
     columns = ("claim", "cells", "against", "size", "difference (interval)", "answer")
     return Table("", columns, body)
 
