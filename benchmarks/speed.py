@@ -103,6 +103,26 @@ def ranking() -> tuple[Callable[[], None], Callable[[], None]]:
     return each, shared
 
 
+def training_step() -> tuple[Callable[[], None], Callable[[], None]]:
+    """A training step of SELM on 32 utterances: context, then label; and both in one pass.
+
+    Pairs in another order than the utterances take the two passes.
+    """
+    torch.manual_seed(0)
+    head = SELMHead(192, TAXONOMY).train()
+    frames = Frames(torch.randn(32, 16, 192), torch.ones(32, 16, dtype=torch.bool))
+    answers = head._classes(TAXONOMY)
+    labels = torch.arange(32) % len(TAXONOMY)
+
+    def step(order: torch.Tensor) -> None:
+        audio, lead = head.audio_mapper(frames), head.text(head.views.categorical.prompts[0])
+        log_p = head.language.log_likelihood(audio, answers.spelt, order, labels[order], lead)
+        (-log_p.mean()).backward()
+
+    ordered = torch.arange(32)
+    return partial(step, ordered.flip(0)), partial(step, ordered)
+
+
 def gpt2_sized(other: str) -> dict[str, Any]:
     """One utterance ranked in one pass by a random GPT-2 small, against another way, two threads.
 
@@ -195,6 +215,7 @@ def main() -> None:
         ),
         "evaluation: from audio / from stored features": lambda: ratio(*stored_against_live()),
         "SELM ranks 8 labels: a pass per label / shared prefix": lambda: ratio(*ranking()),
+        "a training step of SELM: two passes / one pass": lambda: ratio(*training_step()),
         "SELM of GPT-2's size: 8 labels, a pass each / one pass": partial(gpt2_sized, "passes"),
         "SELM of GPT-2's size: beam 3 over 8 tokens / ranking": partial(gpt2_sized, "beam"),
         "inference: Gen-SER, 1 step / classification": partial(
