@@ -200,6 +200,8 @@ def _asked_about(claim: Claim, grid: Grid) -> bool:
 
 def _lacking(claim: Claim, folder: Path, made: Sequence[Grid], chosen: Sequence[Grid]) -> str:
     """Return what the records lack for the claim, or ""."""
+    if not folder.is_dir():
+        return f"no such folder: {folder}"
     if not made:
         return f"{folder} holds no table"
     tested = {c for g in chosen for c in g.corpora}

@@ -100,7 +100,8 @@ def test_records_answer_with_a_row_for_each_table(folder: Path) -> None:
 
 def test_what_the_records_lack_is_said_and_planned(folder: Path, tmp_path: Path) -> None:
     for claim, where, word in (
-        (CLAIM, tmp_path / "nothing", "no table"),
+        (CLAIM, tmp_path / "nothing", f"no such folder: {tmp_path / 'nothing'}"),
+        (CLAIM, tmp_path, "no table"),
         (replace(CLAIM, head="selm"), folder, "no row of selm"),
         (replace(CLAIM, corpora=["emodb"]), folder, "no table of emodb"),
         (replace(CLAIM, condition="4 shots"), folder, "4 shots"),
