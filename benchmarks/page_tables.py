@@ -129,6 +129,12 @@ def uar(found: Result, spread: bool = False) -> Cell:
     return Cell(str(found.uar) if differ else f"{found.uar.mean:.3f}", found.uar.mean)
 
 
+def change(value: float, low: float | None, high: float | None) -> Cell:
+    """Return a difference, with its interval if it has one."""
+    inside = "" if low is None or high is None else f" ({span(low, high, '+.3f')})"
+    return Cell(f"{value:+.3f}{inside}", value)
+
+
 def labels(names: Sequence[str], baseline: str = "") -> dict[str, str]:
     """Return heads by what a reader reads."""
     return {LABELS.get(n, n) + (" (baseline)" if n == baseline else ""): n for n in names}
@@ -296,8 +302,7 @@ def _ingredients(corpus: str) -> dict[tuple[str, str], Any]:
 def _worth(down: Mapping[str, tuple[str, str]], corner: str, bounds: bool) -> Table:
     def value(pair: tuple[str, str], corpus: str) -> Cell:
         d = _ingredients(corpus)[pair]
-        inside = f" ({span(d.these.low, d.these.high, '+.3f')})" if bounds else ""
-        return Cell(f"{d.value:+.3f}{inside}", d.value)
+        return change(d.value, *((d.these.low, d.these.high) if bounds else (None, None)))
 
     return pivot(corner, down, {CORPORA[c]: c for c in ("ravdess", "emodb")}, value)
 
@@ -328,9 +333,9 @@ def ensembles() -> Table:
                 made, _ = grids([*(r for r in alone if r.head == "classification"), *done.rows])
                 one, all_ = rows_of(made, Asked(baseline="classification"))
                 d = all_.difference
-                gain = f"{d.value:+.3f} ({span(d.these.low, d.these.high, '+.3f')})"
+                gain = change(d.value, d.these.low, d.these.high)
                 where = f"{CORPORA[corpus]}, {encoder}"
-                body.append([text, where, uar(one), uar(all_), Cell(gain, d.value)])
+                body.append([text, where, uar(one), uar(all_), gain])
     return Table("", columns, body)
 
 
@@ -369,7 +374,7 @@ def against(name: str, rows: Mapping[str, str], corpora: Sequence[str], corner: 
         if head == first:
             return None
         d = found[corpus, head]
-        return Cell(f"{d.value:+.3f} ({span(d.new.low, d.new.high, '+.3f')})", d.value)
+        return change(d.value, d.new.low, d.new.high)
 
     columns = [corner]
     body: list[Line] = [[text] for text in rows]
@@ -697,8 +702,8 @@ def standardised() -> Table:
             asked = Question(corpus, auto, difference(*cells), declared=True)
             d = ask([asked], Asked(baseline="classification"))[corpus]
             means = [uar(suite("standardise")[name, "classification"], True) for name in names]
-            gain = f"{d.value:+.3f} ({span(d.new.low, d.new.high, '+.3f')})"
-            body.append([f"{CORPORA[corpus]}, rate {rate:g}", *means, Cell(gain, d.value)])
+            gain = change(d.value, d.new.low, d.new.high)
+            body.append([f"{CORPORA[corpus]}, rate {rate:g}", *means, gain])
     columns = ("corpus, learning rate", "standardised", "as they are", "difference, new trainings")
     return Table("", columns, body)
 
@@ -744,11 +749,9 @@ def claims_told() -> Table:
     body: list[Line] = []
     for name, found in _answers().items():
         for told in (row for each in found for row in each.told):
-            value = f"{told.value:+.3f}"
-            if told.low is not None and told.high is not None:
-                value += f" ({span(told.low, told.high, '+.3f')})"
-            size = cell(told.size)
-            body.append([name, told.table, told.than, size, Cell(value), told.answer])
+            assert told.value is not None  # these records have answers to every question
+            value = change(told.value, told.low, told.high)
+            body.append([name, told.table, told.than, cell(told.size), value, told.answer])
     columns = ("claim", "cells", "against", "size", "difference (interval)", "answer")
     return Table("", columns, body)
 

@@ -199,7 +199,8 @@ class LanguageModel(nn.Module):
         # No attention mask: contexts have one length. A causal model does not see the padding on
         # the right of a label.
         kept = read_lead(self.model, lead)
-        if len(rows) == len(context) <= PAIRS_AT_ONCE and _in_order(rows):
+        every = torch.arange(len(context), device=rows.device)
+        if len(every) <= PAIRS_AT_ONCE and torch.equal(rows, every):
             # one label each, as in training on hard labels: one pass over context and label
             target = tokens[columns]
             logits = self.model(
@@ -318,10 +319,6 @@ class LanguageModel(nn.Module):
                 f"audio prefix, prompt and label take {length} positions, and lm '{self.name}' "
                 f"reads {limit}; set a smaller prefix or a shorter prompt"
             )
-
-
-def _in_order(rows: Tensor) -> bool:
-    return bool((rows == torch.arange(len(rows), device=rows.device)).all())
 
 
 def _log_p(logits: Tensor, target: Tensor, real: Tensor) -> Tensor:

@@ -577,7 +577,11 @@ def _models() -> Path | None:
 def _kept(name: str, called: str) -> Path | None:
     """Return the folder of a hub id in ``$SERZOO_MODELS``.
 
-    Letter case counts only if several folders differ in nothing else, as for the hub.
+    Letter case does not count.
+
+    Raises:
+        ConfigError: if the folder is empty, or several differ in letter case only and none is
+            called exactly so.
     """
     if (base := _models()) is None:
         return None
@@ -585,7 +589,12 @@ def _kept(name: str, called: str) -> Path | None:
     found = [f for f in (base / name, base / last) if f.is_dir()]
     if not found:
         alike = [f for f in base.iterdir() if f.is_dir() and f.name.lower() == last.lower()]
-        found = alike if len(alike) == 1 else []
+        if len(alike) > 1:
+            raise ConfigError(
+                f"{called} fits several folders of {MODELS}={base}: "
+                f"{', '.join(sorted(f.name for f in alike))}; give one of these names"
+            )
+        found = alike
     if found and not any(found[0].iterdir()):
         raise ConfigError(
             f"{called} is to be read from {found[0]} ({MODELS}), but that folder is empty; "

@@ -280,13 +280,14 @@ def test_a_model_of_the_declared_folder_is_read_before_the_hub(tiny_hf, models, 
     assert facts["weights"] == HFEncoder(name=str(models / inside)).describe()["weights"]
 
 
-def test_letter_case_counts_if_two_folders_differ_in_it_only(models):
+def test_folders_that_differ_in_letter_case_only_must_be_named_exactly(models):
     for name in ("tiny", "TINY"):
         (models / name).mkdir()
     if len(list(models.iterdir())) == 1:
         pytest.skip("this file system does not tell the two names apart")
     find = partial(Published.find, "encoder.name", example="a/b")
-    assert find("owner/Tiny").read_from == "hub"
+    with pytest.raises(ConfigError, match=says("owner/Tiny", models, "TINY, tiny", "give")):
+        find("owner/Tiny")
     (models / "TINY" / "config.json").touch()
     with pytest.warns(DataNote, match=says(models / "TINY")):
         assert find("owner/TINY").path == str(models / "TINY")
