@@ -88,7 +88,11 @@ class Runs(Plan):
             error = f"all {len(tried)} trials failed; the first: {tried[0].get('error')}"
             pool.record_failure(job, error, "see search.tried in the record", "search")
             return None
-        return replace(job, config=replace(own[best].cfg, seed=cell.seed).to_dict())
+        cfg = replace(own[best].cfg, seed=cell.seed)
+        more = {}
+        if cfg.optim.refit and cfg.fingerprint == own[best].cfg.fingerprint:
+            more = {"trial": str(self.folders(cell, best)[cell.fold].absolute())}
+        return replace(job, config=cfg.to_dict(), options=job.options | more)
 
     def trials_of(self, cell: Cell) -> Sequence[Trial]:
         """Return the trials of a cell's head in its fold, in order."""

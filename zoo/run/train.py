@@ -127,6 +127,7 @@ def train(
     facts: Mapping[str, Any] | None = None,
     test: bool = True,
     callbacks: Sequence[Callback] = (),
+    trial: str | None = None,
 ) -> Record:
     """Fit a model, select it on validation, test it once, and write the record.
 
@@ -146,6 +147,8 @@ def train(
         test: False = a trial of a search: it is only validated, and its test part is never scored.
         callbacks: more callbacks of the trainer. One with an attribute ``facts`` may stop the
             training early, and adds these entries to the record.
+        trial: folder of a trial of a search. If it had the same configuration and data, it takes
+            the place of the first run of ``optim.refit``, which would be the same training.
 
     Returns:
         The record, as ``record.json`` holds it. If several processes train together, only the first
@@ -170,9 +173,13 @@ def train(
     if done is not None and done.ok:
         _refuse_other_data(out, done.data, identity)
         return done
-    first = None
+    first, selected = None, out / SELECTION
     if cfg.optim.refit and test and len(data.datasets["valid"]):
-        first = _select(cfg, out / SELECTION)
+        first = _ended(trial, cfg, identity)
+        if first is not None:
+            selected = Path(str(trial))
+        else:
+            first = _select(cfg, selected)
         data = open_data(cfg, refit=True)
     metadata = {**how_built(cfg, taxonomy), "fingerprint": cfg.fingerprint, "data": identity}
     module = assemble(cfg, data, metadata)
@@ -216,7 +223,7 @@ def train(
         )
     else:
         _copy(trainer, last)
-        module.tables["valid"] = PredictionTable.read_jsonl(out / SELECTION / record.VALID)
+        module.tables["valid"] = PredictionTable.read_jsonl(selected / record.VALID)
         result = _test(trainer, module, data, last, test, valid=module.tables["valid"])
     valid = result.get("valid", {})
     score = best.best_model_score if chosen else valid.get(METRIC_KEYS[cfg.optim.metric])
@@ -230,7 +237,10 @@ def train(
     processors = spent.processor_seconds((begin, end), laps, trainer.world_size)
     flops = spent.flops(counted.training, counted.scoring, batches, trainer.world_size)
     seconds = {"encode": storing.seconds, "fit": fit_seconds, "evaluate": evaluate_seconds}
+    took = time.time() - started
     if first is not None:  # the selection is part of the training
+        if selected != out / SELECTION:
+            took += first.seconds["total"]
         for part in ("encode", "fit"):
             seconds[part] += first.seconds[part]
             processors[part] = round(processors[part] + first.processor_seconds[part], 2)
@@ -257,7 +267,7 @@ def train(
         **({"origin": metadata["origin"]} if cfg.init else {}),
         features="stored" if storing.stored else "live",
         feature_store=storing.filled,
-        seconds={k: round(v, 2) for k, v in (*seconds.items(), ("total", time.time() - started))},
+        seconds={k: round(v, 2) for k, v in (*seconds.items(), ("total", took))},
         processor_seconds=processors,
         flops=flops,
         resumed=resumed,
@@ -301,6 +311,15 @@ def parts_to_write(test: bool, validated: bool) -> dict[str, str]:
 def _refuse_other_data(out: Path, found: Any, identity: dict[str, Any]) -> None:
     if found != identity:
         raise DataError(f"{out} holds a run on other data; choose another trainer.out")
+
+
+def _ended(trial: str | None, cfg: RunConfig, identity: dict[str, Any]) -> Record | None:
+    """Return the record of a trial that is the first run of this one; None if it is not."""
+    found = read_record(Path(trial)) if trial else None
+    if found is None or not found.ok:
+        return None
+    same = (found.fingerprint, found.data) == (cfg.fingerprint, identity)
+    return found if same else None
 
 
 def _select(cfg: RunConfig, out: Path) -> Record:

@@ -201,6 +201,17 @@ def test_trials_are_validated_only_and_the_winner_is_run(tiny_recipe: str, tmp_p
     assert {p: p.stat().st_mtime_ns for p in folder.glob("*/*/record.json")} == before
 
 
+def test_a_chosen_trial_is_not_trained_again(tiny_recipe: str, tmp_path: Path) -> None:
+    wanted = {"trials": 2, "space": {"optim.lr": [1e-2, 1e-5]}}
+    path = written(tiny_recipe, tmp_path, wanted)
+    compare(path, ["overrides=[optim.refit=true]"], out=str(tmp_path / "runs"), workers=1)
+    runs = find_cells(tmp_path / "runs" / "searched").runs
+    # trials have the first seed
+    assert {r.seed: (r.record.folder / "selection").exists() for r in runs} == {1: False, 2: True}
+    best = {r.head: r.record.search["tried"][r.record.search["chosen"]]["val/uar"] for r in runs}
+    assert all(r.record.valid["uar"] == best[r.head] for r in runs if r.seed == 1)
+
+
 def test_a_space_of_another_head_leaves_the_name_of_a_cell(
     tiny_recipe: str, tmp_path: Path
 ) -> None:

@@ -96,6 +96,29 @@ def test_a_killed_run_goes_on_where_it_was(tiny_recipe, tmp_path, both):
     assert again == PredictionTable.read_jsonl(folder / "predictions.jsonl")
 
 
+def test_a_trial_takes_the_place_of_the_first_fit(tiny_recipe, tmp_path, both):
+    folder, twice = both[True]
+    cfg = load(tiny_recipe, [*PLAIN, "optim.refit=true"])
+    train(cfg, tmp_path / "trial", test=False)
+    found = train(cfg, tmp_path / "cell", trial=str(tmp_path / "trial"))
+    assert not (tmp_path / "cell" / "selection").exists()
+    assert (found.selection, found.valid) == (twice.selection, twice.valid)
+    assert found.flops["training"] == twice.flops["training"]
+    assert found.seconds["total"] > sum(found.seconds[p] for p in ("encode", "fit", "evaluate"))
+    for name in ("predictions.jsonl", "valid.jsonl"):
+        assert (tmp_path / "cell" / name).read_bytes() == (folder / name).read_bytes()
+
+
+@pytest.mark.parametrize("other", ["seed=2", "optim.lr=2e-3", None])
+def test_another_training_does_not_take_its_place(tiny_recipe, tmp_path, other):
+    cfg = load(tiny_recipe, [*PLAIN, "optim.refit=true", "optim.epochs=1"])
+    if other:
+        trial = load(tiny_recipe, [*PLAIN, "optim.refit=true", "optim.epochs=1", other])
+        train(trial, tmp_path / "trial", test=False)
+    train(cfg, tmp_path / "cell", trial=str(tmp_path / "trial"))
+    assert (tmp_path / "cell" / "selection" / "record.json").is_file()
+
+
 def test_the_selection_counts_as_training(both):
     (_, once), (_, twice) = both[False], both[True]
     share = (twice.selection["epoch"] + 1) / 3 * 24 / 18  # epochs, and utterances in each
