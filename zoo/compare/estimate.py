@@ -30,7 +30,7 @@ class Estimate(NamedTuple):
     """The estimated time and memory of a cell, or of one of its trials.
 
     Attributes:
-        seconds: on the clock; None = not measured.
+        seconds: on the clock; None = not measured. Those of a cell are of all its trainings.
         megabytes: peak memory of its process in MiB; on CUDA, a measured one is the device's.
         source: ``finished`` = mean time and largest memory of finished cells of its kind;
             ``measured`` = a training step on this machine, by the doctor; ``not measured``.
@@ -43,13 +43,18 @@ class Estimate(NamedTuple):
     encoding: float = 0.0
 
 
-def of_finished(folders: Sequence[Path]) -> Estimate:
-    """Estimate from the records of finished cells; ``not measured`` without any."""
+def of_finished(folders: Sequence[Path], trainings: int = 1) -> Estimate:
+    """Estimate a training from the records of finished cells; ``not measured`` without any.
+
+    Args:
+        folders: folders of the cells.
+        trainings: how many trainings a record counts; also a trial that was one of them.
+    """
     entries = [entry for f in folders if (entry := read_record(f)) is not None and entry.ok]
     if not entries:
         return Estimate()
     seconds = statistics.mean(e.seconds["total"] for e in entries)
-    return Estimate(seconds, max(e.peak_memory_mb or 0.0 for e in entries), "finished")
+    return Estimate(seconds / trainings, max(e.peak_memory_mb or 0.0 for e in entries), "finished")
 
 
 def of_step(cfg: RunConfig, threads: int | None = None, libraries: float = 0.0) -> Estimate:
@@ -94,13 +99,16 @@ def estimates(cells: Sequence[Cell], folder: Path, workers: int) -> dict[str, Es
     found: dict[str, Estimate] = {}
     speech = _Speech()
     for of in kinds.values():
-        known = of_finished([folder / "cells" / c.name for c in of])
+        each = 2 if of[0].cfg.optim.refit else 1
+        known = of_finished([folder / "cells" / c.name for c in of], each)
         if known.seconds is None and time.monotonic() < end:
             known = of_step(of[0].cfg, pool.threads_of(workers), libraries)
         for cell in of:
             e = known
             if e.source == "measured" and e.seconds is not None and cell.fold != of[0].fold:
                 e = e._replace(seconds=e.seconds * speech(cell.cfg) / speech(of[0].cfg))
+            if e.seconds is not None:
+                e = e._replace(seconds=e.seconds * cell.trainings)
             found[cell.name] = e
     return found
 
@@ -130,9 +138,9 @@ class Work(NamedTuple):
 def work(cells: Sequence[Cell], folder: Path, found: Mapping[str, Estimate]) -> Work:
     """Return the work of the unfinished cells and their trials."""
     left = [c for c in cells if not finished(folder / "cells" / c.name)]
-    trials = {name: found[c.name] for c in left for name in c.trial_names}
-    runs = [*(found[c.name] for c in left), *trials.values()]
-    known = [e.seconds for e in runs if e.seconds is not None]
+    runs = {c.name: (found[c.name].seconds, 1) for c in left}
+    runs |= {name: (found[c.name].seconds, c.trainings) for c in left for name in c.trial_names}
+    known = [seconds / parts for seconds, parts in runs.values() if seconds is not None]
     # cells that differ only in their head share features
     stores = {c.kind[:2] + c.kind[3:]: found[c.name].encoding for c in left}
     return Work(sum(known) + sum(stores.values()), len(runs), len(runs) - len(known))

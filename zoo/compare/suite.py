@@ -144,14 +144,16 @@ class Settled:
     Attributes:
         name: name of the run; a trial's name begins with it.
         recipe: name or file of the recipe.
-        words: ``key=value`` of the run.
+        words: ``key=value`` of the run, without its seed.
         head: name of its head.
+        seed: seed of all its trials.
     """
 
     name: str
     recipe: str
     words: tuple[str, ...]
     head: str
+    seed: int
 
     def trial_names(self, number: int) -> list[str]:
         """Return the names of so many trials, without what their settings add to them."""
@@ -160,7 +162,7 @@ class Settled:
     def trial(self, number: int, settings: dict[str, Any]) -> Trial:
         """Return the trial of these settings."""
         more = (axes.setting(k, v) for k, v in settings.items())
-        cfg = config.load(self.recipe, [*self.words, *more])
+        cfg = config.load(self.recipe, [*self.words, f"seed={self.seed}", *more])
         return Trial(f"{self.name}-t{number}-{cfg.fingerprint[:6]}", settings, cfg)
 
 
@@ -199,6 +201,16 @@ class Cell:
         if self.trials or self.searched is None:
             return [trial.name for trial in self.trials]
         return self.searched.trial_names(self.tries)
+
+    @property
+    def trainings(self) -> int:
+        """Number of trainings of the cell itself: with ``optim.refit`` two, or one after a trial.
+
+        The chosen trial takes the place of the first one if it has the cell's seed.
+        """
+        if not self.cfg.optim.refit:
+            return 1
+        return 1 if self.searched is not None and self.searched.seed == self.seed else 2
 
     @property
     def kind(self) -> tuple[str, ...]:
@@ -266,7 +278,7 @@ def expand(suite: Suite, *, out: str) -> list[Cell]:
                 name = f"{stem}-{shown}-{head}{axes.in_name(point)}-f{fold}"
                 searched = None
                 if suite.search is not None:
-                    searched = Settled(name, recipe, (*chosen, f"seed={first}"), head)
+                    searched = Settled(name, recipe, tuple(chosen), head, first)
                 trials = _trials(suite.search, searched, found)
                 unique = _digest(cfg, suite.search, head) if searched else cfg.fingerprint[:6]
                 cells.append(

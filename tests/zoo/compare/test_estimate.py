@@ -52,6 +52,25 @@ def test_finished_cells_of_a_kind_speak_for_the_others(
     assert tells(estimate.total(cells, tmp_path, found, 1), "nothing")
 
 
+def test_a_second_fit_is_counted_and_a_trial_replaces_the_first(
+    tiny_recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    axes = {"recipe": [tiny_recipe], "head": ["prototype"], "fold": [0], "seed": [1, 2]}
+    path = tmp_path / "some.yaml"
+    search = {"trials": 2, "space": {"optim.lr": [1e-3, 1e-2]}}
+    raw = {"title": "S", "axes": axes, "overrides": ["optim.refit=true"], "search": search}
+    path.write_text(json.dumps(raw))
+    cells = suite.expand(suite.load(str(path)), out=str(tmp_path))
+    monkeypatch.setattr(estimate, "of_step", lambda *_: Estimate(7.0, 500.0, "measured"))
+    found = estimate.estimates(cells, tmp_path, 1)
+    assert [found[c.name].seconds for c in cells] == [7, 14]
+    # two trials of one training each come before
+    assert estimate.work(cells, tmp_path, found).seconds == 7 + 14 + 2 * 7
+    done(cells[0], tmp_path, 10.0, 300.0)  # its record counts the trial, too
+    found = estimate.estimates(cells, tmp_path, 1)
+    assert [found[c.name].seconds for c in cells] == [5, 10]
+
+
 def test_what_cannot_be_measured_is_told(
     cells: list[suite.Cell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
