@@ -1,7 +1,7 @@
 """A suite of adaptations: heads trained on one corpus, adapted to another by a few utterances.
 
 The sources are trained first, as ordinary runs. Then every head is adapted for each number of
-shots, each draw and each tuning. All heads get the same supports. Records hold ``shots``, ``draw``,
+shots, each fold of the target, each draw and each tuning. All heads get the same supports. Records hold ``shots``, ``draw``,
 ``tuning``, ``source`` and the support's hash, from which ``learning_curves.md`` is made.
 """
 
@@ -13,8 +13,9 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BeforeValidator
 
+from ..core.errors import ConfigError
 from ..core.speakers import REFUSE, UNKNOWN_SPEAKERS
 from ..run import board, config
 from ..run.record import finished, read_record
@@ -39,6 +40,8 @@ def _different(values: list[Any]) -> list[Any]:
 
 
 DIFFERENT = AfterValidator(_different)
+ALL = "all"
+"""Every fold of the target's protocol."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,14 +63,29 @@ class Source:
     overrides: Words = field(default_factory=list)
 
 
+def _folds(given: Any) -> Any:
+    listed = given if isinstance(given, list) else [given]
+    right = all(type(v) is int and v >= 0 for v in listed) and len(set(listed)) == len(listed) > 0
+    if given != ALL and not right:
+        raise ConfigError(
+            f"target.fold={given}; give the number of a fold, such as 0, a list of different ones, "
+            "or all"
+        )
+    return given
+
+
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """What the heads are adapted to: keywords of :func:`.adapt.adapt`."""
+    """What the heads are adapted to: keywords of :func:`.adapt.adapt`.
+
+    ``fold`` is a number, a list, or ``all``. Each fold draws its supports from its own training
+    speakers, and tests its own query. Tables pool the folds.
+    """
 
     data: Annotated[str | list[str], give("target.data=CORPUS")]
     root: str | None = None
     protocol: str | None = None
-    fold: FromZero = 0
+    fold: Annotated[Any, BeforeValidator(_folds)] = 0
     taxonomy: str | None = None
     label: str = "label"
     unknown_speakers: Annotated[str, one_of(*UNKNOWN_SPEAKERS)] = REFUSE
@@ -125,6 +143,7 @@ def jobs(suite: FewShotSuite, *, out: str) -> tuple[list[Job], list[Job]]:
 
     Raises:
         ConfigError: if a run cannot be composed, or a tuning is impossible with its encoder.
+        DataError: if all folds of a target are wanted, and its data cannot be used.
     """
     from ..run.adapt import adapt_cell
     from .pool import Job
@@ -143,13 +162,15 @@ def jobs(suite: FewShotSuite, *, out: str) -> tuple[list[Job], list[Job]]:
         name = f"{Path(s.recipe).stem}-{head}-{cfg.fingerprint[:6]}"
         sources.append(Job(name, cfg.to_dict(), folder / "sources" / name))
     cells = []
-    for shots in suite.shots:
+    folds = _folds_of(suite.target, RunConfig.from_dict(sources[0].config))
+    for shots, fold in product(suite.shots, folds):
         for draw, tuning in product(suite.draw, suite.tuning):
             if not shots and (draw, tuning) != (suite.draw[0], suite.tuning[0]):
                 continue  # 0 shots: without a support, nothing is drawn or tuned
             for source in sources:
                 how = f"-d{draw}-{tuning}" if shots else ""
-                name = f"{source.name}-k{shots}{how}"
+                where = "" if type(suite.target.fold) is int else f"-f{fold}"
+                name = f"{source.name}-k{shots}{where}{how}"
                 options = {
                     "path": str(source.folder),
                     "supports": str(folder / "supports"),
@@ -157,10 +178,22 @@ def jobs(suite: FewShotSuite, *, out: str) -> tuple[list[Job], list[Job]]:
                     "draw": draw,
                     "tuning": tuning if shots else None,
                     **asdict(suite.target),
+                    "fold": fold,
                     **asdict(suite.options),
                 }
                 cells.append(Job(name, source.config, folder / "cells" / name, options, adapt_cell))
     return sources, cells
+
+
+def _folds_of(target: Target, source: RunConfig) -> list[int]:
+    """Return the folds of a target; for ``all``, its data is opened and every fold audited."""
+    from ..run.adapt import aimed, composed
+    from ..run.build import audit_folds
+
+    if target.fold != ALL:
+        return target.fold if isinstance(target.fold, list) else [target.fold]
+    given = {**asdict(target), "fold": 0, "taxonomy": target.taxonomy or source.taxonomy}
+    return audit_folds(composed(source, aimed(**given)))
 
 
 def seconds_by_tuning(cells: Sequence[Job]) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import isfinite
@@ -29,7 +29,7 @@ from ..run.schema import METRIC_KEYS
 from ..statistics.contrasts import NEW
 from ..statistics.rates import METRICS
 from ..statistics.speakers import paired_jackknife
-from ..statistics.table import PredictionTable
+from ..statistics.table import PredictionTable, merge
 from .answers import (
     AMOUNTS,
     CLEAN,
@@ -49,7 +49,7 @@ from .answers import (
     verdicts,
 )
 from .grids import Grid, corpora_of, grids, interval_remarks, sentences
-from .packed import record_reader
+from .packed import record_reader, table_reader
 from .page import Context, Figure, Fold, Points, Row, Section, Text, draw, drawn
 from .runs import Run, pooled, read_runs, suite_attributes
 from .summary import Result
@@ -283,13 +283,15 @@ IMPORTED = "imported"
 class Adapted:
     """A point of a learning curve: a head after adaptations by several draws.
 
+    A draw has a support in each fold of the target. Its metric is that of all queries together.
+
     Attributes:
         head: name of the head.
         encoder: type of the encoder.
         tuning: what was tuned; ``none`` without shots.
         shots: number of utterances of each class.
         draws: number of draws that are finished.
-        metric: ``uar``, ``wa`` or ``macro_f1``, of the query.
+        metric: ``uar``, ``wa`` or ``macro_f1``, of the queries.
         value: its mean over draws.
         deviation: its standard deviation over draws; None for one draw.
         lowest: its lowest value.
@@ -324,8 +326,8 @@ def points(folder: Path, names: Sequence[str], metric: str = "uar") -> list[Adap
     Raises:
         DataError: if a record is not that of an adaptation.
     """
-    found: dict[tuple[str, str, str, int], dict[int, Record]] = {}
-    read = record_reader(folder)
+    found: dict[tuple[str, str, str, int], dict[int, dict[str, Record]]] = {}
+    read, table = record_reader(folder), table_reader(folder)
     for name in names:
         entry = read(name)
         if entry is None or not entry.ok:
@@ -339,18 +341,25 @@ def points(folder: Path, names: Sequence[str], metric: str = "uar") -> list[Adap
                 "describe an adaptation; remove the cell's folder, and it is run again"
             )
         key = (head, entry.source["encoder"]["type"], tuning, entry.shots)
-        found.setdefault(key, {})[entry.draw] = entry
+        found.setdefault(key, {}).setdefault(entry.draw, {})[name] = entry
     return [
-        Adapted(*key, **_over_draws(list(entries.values()), metric))
-        for key, entries in sorted(found.items())
+        Adapted(*key, **_over_draws(list(draws.values()), metric, table))
+        for key, draws in sorted(found.items())
     ]
 
 
-def _over_draws(entries: Sequence[Record], metric: str) -> dict[str, Any]:
-    values = [e.metrics[METRIC_KEYS[metric]] for e in entries]
+def _over_draws(
+    draws: Sequence[dict[str, Record]], metric: str, table: Callable[[str], PredictionTable]
+) -> dict[str, Any]:
+    values = []
+    for draw in draws:
+        alone = next(iter(draw.values())).metrics if len(draw) == 1 else None
+        metrics = merge([table(name) for name in draw]).metrics() if alone is None else alone
+        values.append(metrics[METRIC_KEYS[metric]])
+    entries = [entry for draw in draws for entry in draw.values()]
     forgot = [e.forgetting["change"][METRIC_KEYS[metric]] for e in entries if e.forgetting]
     return {
-        "draws": len(entries),
+        "draws": len(draws),
         "metric": metric,
         "value": statistics.fmean(values),
         "deviation": statistics.stdev(values) if len(values) > 1 else None,

@@ -186,6 +186,16 @@ def record_reader(folder: Path) -> Callable[[str], Record | None]:
     return (lambda name: read_record(folder / "cells" / name)) if packed is None else packed.record
 
 
+def table_reader(folder: Path) -> Callable[[str], PredictionTable]:
+    """Return a function from a cell's name to its test predictions.
+
+    Raises:
+        DataError: if a packed suite is damaged. The function raises it if a cell has none.
+    """
+    packed = open_packed(folder)
+    return (lambda name: read_table(folder / "cells" / name)) if packed is None else packed.table
+
+
 def validation_reader(folder: Path) -> Callable[[str], PredictionTable | None]:
     """Return a function from a cell's name to its validation predictions, or None without any.
 

@@ -45,6 +45,7 @@ from .tuning import Options, fit, new_head, obstacles, refuse
 
 RULE = "none: the weights after a fixed number of steps"
 PARTS = ("encode", "fit", "evaluate")
+WHERE = ("root", "manifest", "options", "label", "unknown_speakers")
 BATCHES = ("batch_size", "batch_seconds", "max_seconds", "balance")
 
 
@@ -130,6 +131,46 @@ class Plan:
         return module.eval()
 
 
+def aimed(
+    data: str | Sequence[str],
+    *,
+    root: str | None = None,
+    protocol: str | None = None,
+    fold: int = 0,
+    taxonomy: str | None = None,
+    label: str = "label",
+    options: dict[str, Any] | None = None,
+    unknown_speakers: str = REFUSE,
+) -> RunConfig:
+    """Return corpus, protocol, fold and taxonomy of a target, and where its data is.
+
+    The arguments are those of :func:`adapt`.
+    """
+    named = [data] if isinstance(data, str) else list(data)
+    manifest = named[0] if len(named) == 1 and named[0].endswith(".jsonl") else None
+    place = DataConfig(root, manifest, label, options or {})
+    place.unknown_speakers = unknown_speakers
+    return RunConfig("", [] if manifest else named, protocol, fold, taxonomy, data=place)
+
+
+def composed(source: RunConfig, target: RunConfig) -> RunConfig:
+    """Return the configuration of a run that starts from a source, on a target.
+
+    Args:
+        source: configuration of the run that is adapted.
+        target: :func:`aimed`.
+    """
+    found = replace(
+        RunConfig.from_dict(source.to_dict()),
+        **{k: getattr(target, k) for k in ("corpus", "protocol", "fold")},
+        recipe="+".join(target.corpus) or Path(str(target.data.manifest)).stem,
+        # "auto" = the model's own classes, which may have no name
+        taxonomy=target.taxonomy or "auto",
+        data=replace(source.data, **{k: getattr(target.data, k) for k in WHERE}),
+    )
+    return config.resolve(found)
+
+
 def planned(
     path: str | Path,
     wanted: Options,
@@ -158,16 +199,7 @@ def planned(
         able = obstacles(source.encoder, any(p.requires_grad for p in module.encoder.parameters()))
         tuning = wanted.tuning or ("head" if able["lora"] else "lora")
         refuse(tuning, able)
-    where = ("root", "manifest", "options", "label", "unknown_speakers")
-    cfg = replace(
-        RunConfig.from_dict(source.to_dict()),
-        **{k: getattr(target, k) for k in ("corpus", "protocol", "fold")},
-        recipe="+".join(target.corpus) or Path(str(target.data.manifest)).stem,
-        # "auto" = the model's own classes, which may have no name
-        taxonomy=target.taxonomy or "auto",
-        data=replace(source.data, **{k: getattr(target.data, k) for k in where}),
-    )
-    cfg = config.resolve(cfg)
+    cfg = composed(source, target)
     cfg.seed, cfg.trainer.progress = wanted.draw, progress
     needs = type(module.head).trains_on(cfg.head)
     if tuning == "scratch":
@@ -187,7 +219,7 @@ def planned(
         given=Support.read(support) if support else None,
         restrict=target.taxonomy is None,
         progress=progress,
-        **{k: getattr(d, k) for k in (*where, *BATCHES)},
+        **{k: getattr(d, k) for k in (*WHERE, *BATCHES)},
         text="text" in needs,
     )
     query = {"test": shot.data.speakers()["test"]}
@@ -306,11 +338,16 @@ def adapt(
     """
     quiet()
     began, used = time.perf_counter(), Used.now()
-    named = [data] if isinstance(data, str) else list(data)
-    manifest = named[0] if len(named) == 1 and named[0].endswith(".jsonl") else None
-    place = DataConfig(root, manifest, label, options or {})
-    place.unknown_speakers = unknown_speakers
-    target = RunConfig("", [] if manifest else named, protocol, fold, taxonomy, data=place)
+    target = aimed(
+        data,
+        root=root,
+        protocol=protocol,
+        fold=fold,
+        taxonomy=taxonomy,
+        label=label,
+        options=options,
+        unknown_speakers=unknown_speakers,
+    )
     plan = planned(path, read_as(Options, how), target, support, progress)
     folder = Path(out) if out else plan.folder
     done = record.read_record(folder)

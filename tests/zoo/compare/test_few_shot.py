@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import soundfile
 from facts import says, tells
 from serzoo.zoo.cli import main
 from serzoo.zoo.compare import few_shot
@@ -15,8 +16,10 @@ from serzoo.zoo.compare.compare import compare
 from serzoo.zoo.core.errors import ComparisonError, ConfigError
 from serzoo.zoo.core.shipped import names
 from serzoo.zoo.report.overview import points, write_few_shot
+from serzoo.zoo.report.runs import find_cells
 from serzoo.zoo.run.config import load as compose
 from serzoo.zoo.run.train import run_folder, train
+from serzoo.zoo.statistics.table import merge
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
@@ -74,6 +77,35 @@ def test_a_suite_adapts_every_head_to_the_same_supports(suite, tmp_path, capsys)
     again = compare(str(suite), out=str(tmp_path / "runs"), workers=1)
     assert "of 2 sources, 18 finished, 0 to run\n" in capsys.readouterr().out
     assert again["done"] == 18
+
+
+@pytest.fixture
+def others(tiny_speech, tmp_path, write_wave) -> Path:
+    """The same speech, softer, said by ten other people."""
+    table = (tiny_speech / "table.csv").read_text()
+    for wave in tiny_speech.glob("*.wav"):
+        write_wave(tmp_path / "others" / wave.name, 0.9 * soundfile.read(wave)[0])
+    (tmp_path / "others" / "table.csv").write_text(re.sub(r",s(\d)", r",t\1", table))
+    return tmp_path / "others"
+
+
+def test_every_fold_of_the_target_draws_and_tests_its_own(suite, others, tmp_path) -> None:
+    words = [f"target.root={others}", "target.fold=all", "shots=[0,1]", "tuning=head", "head=classification"]
+    done = compare(str(suite), words, out=str(tmp_path / "runs"), workers=1)
+    assert (done["done"], done["failed"]) == (5 + 5 * 2, 0)  # five folds, two draws
+    folder = tmp_path / "runs" / "tiny_shots"
+    found = find_cells(folder).runs
+    queries = [frozenset(r.table.ids) for r in found if r.record.shots == 0]
+    assert sum(map(len, queries)) == len(frozenset.union(*queries)) == 30  # all utterances, once
+    for run in found:
+        heard = run.record.speakers
+        assert not {*heard["train"]} & {*heard["test"]}
+    assert len({(r.fold, r.record.support["sha"]) for r in found}) == 15
+    one, zero = points(folder, [r.name for r in found])
+    assert (zero.draws, one.draws) == (1, 2)
+    each = [merge([r.table for r in found if r.record.shots and r.seed == d]).uar() for d in (1, 2)]
+    assert one.value == pytest.approx(sum(each) / 2)
+    assert len(list(folder.glob("cells/*/utterances.jsonl"))) == 5  # of each query, once
 
 
 def test_sources_are_selected_by_the_metric_of_the_suite(suite, tmp_path) -> None:
@@ -139,6 +171,10 @@ def test_overrides_replace_lists_settings_and_the_sources_runs() -> None:
         ("target.flod=1", "unknown key 'target.flod'"),
         ("head=[]", "head is []"),
         ("target.fold=-1", "target.fold=-1"),
+        ("target.fold=[0,0]", "target.fold=[0, 0]"),
+        ("target.fold=[]", "target.fold=[]"),
+        ("target.fold=[0,true]", "target.fold=[0, True]"),
+        ("target.fold=most", "target.fold=most"),
         ("target.data=", "target.data is missing; give target"),
         ("target.unknown_speakers=drop", "target.unknown_speakers is 'drop'; have refuse, accept"),
         ("options.steps=0", "options.steps=0"),
