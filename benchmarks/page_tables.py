@@ -759,6 +759,34 @@ def claims_told() -> Table:
 # Studies of methods, and speed.
 
 
+TUNINGS = {"frozen": "frozen", "LoRA": "lora", "all weights": "full"}
+
+
+@named
+def tuned() -> Table:
+    """Ways of tuning an encoder: UAR, its difference to a frozen one, weights and minutes."""
+    runs = find_cells(RESULTS / "tuning_whisper").runs
+    grid = {g.recipe: g for g in grids(runs)[0]}
+    name, head = "emodb, tuning={}", "classification"
+    frozen = grid[name.format("frozen")]
+    questions = [
+        Question(way, frozen, difference(grid[way].cells(head), frozen.cells(head)), declared=True)
+        for way in map(name.format, list(TUNINGS.values())[1:])
+    ]
+    found = ask(questions, Asked(baseline=head))
+    body: list[Line] = []
+    for text, way in TUNINGS.items():
+        table = name.format(way)
+        own = [run.record for run in runs if run.group[0] == table]
+        learned = cell(own[0].parameters["trainable"], ",d")
+        minutes = cell(statistics.fmean(r.seconds["total"] for r in own) / 60, ".1f")
+        d = found.get(table)
+        gain = None if d is None else change(d.value, d.these.low, d.these.high)
+        body.append([text, uar(suite("tuning_whisper")[table, head]), gain, learned, minutes])
+    columns = ("Whisper-tiny.en, EMO-DB", "UAR", "minus frozen", "learned weights", "minutes")
+    return Table("", columns, body)
+
+
 @named
 def frozen_seconds() -> Table:
     time = record("frozen_random.json")["time"]

@@ -194,6 +194,8 @@ def test_config_prints_what_a_run_would_be(capsys: pytest.CaptureFixture[str]) -
         (["adapt", "nowhere.ckpt"], "no speech to adapt to; add data=CORPUS, or data=FILE.jsonl"),
         (["adapt", "nowhere.ckpt", "data=x", "shot=4"], "unknown setting 'shot'; have"),
         (["probe", "nowhere.ckpt", "data=x", "fold="], "'nowhere.ckpt' is neither a trained model"),
+        (["train", "recipe=emodb"], "'recipe=emodb' stands where the name of a recipe belongs; give"),
+        (["compare", "head=[selm]"], "'head=[selm]' stands where the name of a suite belongs; give"),
         (["compare", "smok"], "no suite config called 'smok'; have"),
         (["compare", "smoke", "sed=[1]", "--dry-run"], "unknown key 'sed'; have"),
         (["compare", "smoke", "--limit", "0"], "--limit is 0; give minutes above 0"),

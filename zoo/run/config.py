@@ -171,6 +171,13 @@ def read_group(group: str, name: str) -> dict[str, Any]:
         if name in own_corpora:
             return {**OF_CORPUS, "corpus": name}
         known |= set(own_corpora)
+    _, setting, value = name.partition("=")
+    if setting:  # `serzoo train recipe=emodb`
+        example = value if value in known else min(known)
+        raise ConfigError(
+            f"'{name}' stands where the name of a {group} belongs; give the name alone, such as "
+            f"{example}, and key=value after it"
+        )
     raise ConfigError(f"no {group} config called '{name}'{suggest(name, known)}")
 
 
