@@ -781,7 +781,7 @@ def tuned() -> Table:
         learned = cell(own[0].parameters["trainable"], ",d")
         minutes = cell(statistics.fmean(r.seconds["total"] for r in own) / 60, ".1f")
         d = found.get(table)
-        gain = None if d is None else change(d.value, d.these.low, d.these.high)
+        gain = None if d is None else change(d.value, d.these.low_family, d.these.high_family)
         body.append([text, uar(suite("tuning_whisper")[table, head]), gain, learned, minutes])
     columns = ("Whisper-tiny.en, EMO-DB", "UAR", "minus frozen", "learned weights", "minutes")
     return Table("", columns, body)
@@ -823,12 +823,6 @@ def _selection() -> dict[str, Any]:
 @named
 def selection_rules() -> Table:
     return pivot("", _selection(), {rule: rule for rule in RULES}, _rule)
-
-
-@named
-def selection_short() -> Table:
-    across = {"best epoch": "best", "last epoch": "last"}
-    return pivot("UAR, frozen frames", _selection(), across, _rule)
 
 
 def _rule(own: Mapping[str, Any], rule: str) -> Cell:
