@@ -22,6 +22,7 @@ def test_every_shipped_suite_is_of_one_kind(monkeypatch: pytest.MonkeyPatch) -> 
     assert {n for n, kind in found.items() if kind == "shots"} == {
         "few_shot",
         "few_shot_nemo",
+        "few_shot_tuning",
         "few_shot_whisper",
     }
     assert "robustness" in {n for n, kind in found.items() if kind == "conditions"}
