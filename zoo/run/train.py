@@ -148,7 +148,7 @@ def train(
         callbacks: more callbacks of the trainer. One with an attribute ``facts`` may stop the
             training early, and adds these entries to the record.
         trial: folder of a trial of a search. If it had the same configuration and data, it takes
-            the place of the first run of ``optim.refit``, which would be the same training.
+            the place of the first run of ``optim.refit``. The two would be the same training.
 
     Returns:
         The record, as ``record.json`` holds it. If several processes train together, only the first
