@@ -1,8 +1,9 @@
 """A suite of adaptations: heads trained on one corpus, adapted to another by a few utterances.
 
 The sources are trained first, as ordinary runs. Then every head is adapted for each number of
-shots, each fold of the target, each draw and each tuning. All heads get the same supports. Records hold ``shots``, ``draw``,
-``tuning``, ``source`` and the support's hash, from which ``learning_curves.md`` is made.
+shots, each fold of the target, each draw and each tuning. All heads get the same supports. Records
+hold ``shots``, ``draw``, ``tuning``, ``source`` and the support's hash, from which
+``learning_curves.md`` is made.
 """
 
 from __future__ import annotations

@@ -352,11 +352,11 @@ def _over_draws(
     draws: Sequence[dict[str, Record]], metric: str, table: Callable[[str], PredictionTable]
 ) -> dict[str, Any]:
     values = []
-    for draw in draws:
-        alone = next(iter(draw.values())).metrics if len(draw) == 1 else None
-        metrics = merge([table(name) for name in draw]).metrics() if alone is None else alone
+    for cells in draws:
+        alone = next(iter(cells.values())).metrics if len(cells) == 1 else None
+        metrics = merge([table(name) for name in cells]).metrics() if alone is None else alone
         values.append(metrics[METRIC_KEYS[metric]])
-    entries = [entry for draw in draws for entry in draw.values()]
+    entries = [entry for cells in draws for entry in cells.values()]
     forgot = [e.forgetting["change"][METRIC_KEYS[metric]] for e in entries if e.forgetting]
     return {
         "draws": len(draws),

@@ -90,7 +90,8 @@ def others(tiny_speech, tmp_path, write_wave) -> Path:
 
 
 def test_every_fold_of_the_target_draws_and_tests_its_own(suite, others, tmp_path) -> None:
-    words = [f"target.root={others}", "target.fold=all", "shots=[0,1]", "tuning=head", "head=classification"]
+    words = [f"target.root={others}", "target.fold=all", "shots=[0,1]", "tuning=head"]
+    words.append("head=classification")
     done = compare(str(suite), words, out=str(tmp_path / "runs"), workers=1)
     assert (done["done"], done["failed"]) == (5 + 5 * 2, 0)  # five folds, two draws
     folder = tmp_path / "runs" / "tiny_shots"
