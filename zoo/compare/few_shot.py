@@ -144,7 +144,7 @@ def jobs(suite: FewShotSuite, *, out: str) -> tuple[list[Job], list[Job]]:
 
     Raises:
         ConfigError: if a run cannot be composed, or a tuning is impossible with its encoder.
-        DataError: if all folds of a target are wanted, and its data cannot be used.
+        DataError: if several folds of a target are wanted, and one of them cannot be used.
     """
     from ..run.adapt import adapt_cell
     from .pool import Job
@@ -187,14 +187,15 @@ def jobs(suite: FewShotSuite, *, out: str) -> tuple[list[Job], list[Job]]:
 
 
 def _folds_of(target: Target, source: RunConfig) -> list[int]:
-    """Return the folds of a target; for ``all``, its data is opened and every fold audited."""
+    """Return the folds of a target; for several, its data is opened and each is audited."""
     from ..run.adapt import aimed, composed
     from ..run.build import audit_folds
 
-    if target.fold != ALL:
-        return target.fold if isinstance(target.fold, list) else [target.fold]
+    if type(target.fold) is int:
+        return [target.fold]
     given = {**asdict(target), "fold": 0, "taxonomy": target.taxonomy or source.taxonomy}
-    return audit_folds(composed(source, aimed(**given)))
+    cfg = composed(source, aimed(**given))
+    return audit_folds(cfg, None if target.fold == ALL else target.fold)
 
 
 def seconds_by_tuning(cells: Sequence[Job]) -> dict[str, float]:

@@ -49,7 +49,7 @@ from .answers import (
     verdicts,
 )
 from .grids import Grid, corpora_of, grids, interval_remarks, sentences
-from .packed import record_reader, table_reader
+from .packed import cell_readers
 from .page import Context, Figure, Fold, Points, Row, Section, Text, draw, drawn
 from .runs import Run, pooled, read_runs, suite_attributes
 from .summary import Result
@@ -327,7 +327,7 @@ def points(folder: Path, names: Sequence[str], metric: str = "uar") -> list[Adap
         DataError: if a record is not that of an adaptation.
     """
     found: dict[tuple[str, str, str, int], dict[int, dict[str, Record]]] = {}
-    read, table = record_reader(folder), table_reader(folder)
+    read, table = cell_readers(folder)
     for name in names:
         entry = read(name)
         if entry is None or not entry.ok:

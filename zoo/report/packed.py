@@ -176,24 +176,25 @@ def open_packed(folder: Path) -> Packed | None:
     return Packed(folder, cells, utterances, arrays, _starts(folder, cells, utterances, arrays))
 
 
+def cell_readers(
+    folder: Path,
+) -> tuple[Callable[[str], Record | None], Callable[[str], PredictionTable]]:
+    """Return functions from a cell's name to its record, and to its test predictions.
+
+    They read cells or a packed suite.
+
+    Raises:
+        DataError: if a packed suite is damaged. The functions raise it if a cell's file is.
+    """
+    packed, cells = open_packed(folder), folder / "cells"
+    if packed is None:
+        return (lambda name: read_record(cells / name)), (lambda name: read_table(cells / name))
+    return packed.record, packed.table
+
+
 def record_reader(folder: Path) -> Callable[[str], Record | None]:
-    """Return a function from a cell's name to its record, for cells or a packed suite.
-
-    Raises:
-        DataError: if a packed suite is damaged. The function raises it if a cell's file is.
-    """
-    packed = open_packed(folder)
-    return (lambda name: read_record(folder / "cells" / name)) if packed is None else packed.record
-
-
-def table_reader(folder: Path) -> Callable[[str], PredictionTable]:
-    """Return a function from a cell's name to its test predictions.
-
-    Raises:
-        DataError: if a packed suite is damaged. The function raises it if a cell has none.
-    """
-    packed = open_packed(folder)
-    return (lambda name: read_table(folder / "cells" / name)) if packed is None else packed.table
+    """Return the first of :func:`cell_readers`."""
+    return cell_readers(folder)[0]
 
 
 def validation_reader(folder: Path) -> Callable[[str], PredictionTable | None]:

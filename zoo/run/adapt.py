@@ -134,23 +134,21 @@ class Plan:
 def aimed(
     data: str | Sequence[str],
     *,
-    root: str | None = None,
-    protocol: str | None = None,
-    fold: int = 0,
-    taxonomy: str | None = None,
-    label: str = "label",
+    unknown_speakers: str,
+    label: str,
     options: dict[str, Any] | None = None,
-    unknown_speakers: str = REFUSE,
+    root: str | None,
+    **how: Any,
 ) -> RunConfig:
     """Return corpus, protocol, fold and taxonomy of a target, and where its data is.
 
-    The arguments are those of :func:`adapt`.
+    The arguments are those of :func:`adapt`; ``how`` is its protocol, fold and taxonomy.
     """
     named = [data] if isinstance(data, str) else list(data)
     manifest = named[0] if len(named) == 1 and named[0].endswith(".jsonl") else None
     place = DataConfig(root, manifest, label, options or {})
     place.unknown_speakers = unknown_speakers
-    return RunConfig("", [] if manifest else named, protocol, fold, taxonomy, data=place)
+    return RunConfig("", [] if manifest else named, **how, data=place)
 
 
 def composed(source: RunConfig, target: RunConfig) -> RunConfig:

@@ -239,8 +239,9 @@ def train(
     seconds = {"encode": storing.seconds, "fit": fit_seconds, "evaluate": evaluate_seconds}
     took = time.time() - started
     if first is not None:  # the selection is part of the training
-        if selected != out / SELECTION:
+        if selected != out / SELECTION:  # it was not run inside of this run's time
             took += first.seconds["total"]
+            processors["total"] = round(processors["total"] + first.processor_seconds["total"], 2)
         for part in ("encode", "fit"):
             seconds[part] += first.seconds[part]
             processors[part] = round(processors[part] + first.processor_seconds[part], 2)

@@ -13,7 +13,7 @@ from facts import says, tells
 from serzoo.zoo.cli import main
 from serzoo.zoo.compare import few_shot
 from serzoo.zoo.compare.compare import compare
-from serzoo.zoo.core.errors import ComparisonError, ConfigError
+from serzoo.zoo.core.errors import ComparisonError, ConfigError, SerzooError
 from serzoo.zoo.core.shipped import names
 from serzoo.zoo.report.overview import points, write_few_shot
 from serzoo.zoo.report.runs import find_cells
@@ -107,6 +107,12 @@ def test_every_fold_of_the_target_draws_and_tests_its_own(suite, others, tmp_pat
     each = [merge([r.table for r in found if r.record.shots and r.seed == d]).uar() for d in (1, 2)]
     assert one.value == pytest.approx(sum(each) / 2)
     assert len(list(folder.glob("cells/*/utterances.jsonl"))) == 5  # of each query, once
+
+
+def test_a_fold_that_is_not_there_is_told_before_anything_is_trained(suite, tmp_path) -> None:
+    with pytest.raises(SerzooError, match=says("fold", 9)):
+        compare(str(suite), ["target.fold=[0,9]"], out=str(tmp_path / "runs"), workers=1)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_sources_are_selected_by_the_metric_of_the_suite(suite, tmp_path) -> None:
