@@ -24,6 +24,7 @@ import torch
 from lightning import Trainer
 from serzoo.heads.classification import ClassificationHead
 from serzoo.heads.gen_ser.head import GenSERHead
+from serzoo.heads.pooling import PoolingName
 from serzoo.heads.selm import tree
 from serzoo.heads.selm.decoding import search
 from serzoo.heads.selm.head import SELMHead
@@ -31,6 +32,7 @@ from serzoo.zoo.core.files import write_json
 from serzoo.zoo.core.taxonomy import Taxonomy
 from serzoo.zoo.core.types import Batch, Frames, Targets
 from serzoo.zoo.encoders.logmel import LogMelEncoder
+from serzoo.zoo.encoders.small import SmallEncoder
 from serzoo.zoo.run.module import SERModule
 from serzoo.zoo.run.spent import CountFlops
 from timing import parser_of, ratio
@@ -68,6 +70,41 @@ def stored_against_live() -> tuple[Callable[[], None], Callable[[], None]]:
         encoder(hidden, mask)
 
     return live, stored
+
+
+def serzoo_small() -> tuple[Callable[[], None], Callable[[], None]]:
+    """Encoding 32 utterances of 3 s from audio: with frozen serzoo-small, and the log-mel one."""
+    audio, lengths = 0.1 * torch.randn(32, 48_000), torch.full((32,), 48_000)
+
+    @torch.no_grad()
+    def run(encoder: SmallEncoder | LogMelEncoder) -> None:
+        encoder(*encoder.extract(audio, lengths))
+
+    return partial(run, SmallEncoder().eval()), partial(run, LogMelEncoder().eval())
+
+
+def steps_of_encoders() -> tuple[Callable[[], None], Callable[[], None]]:
+    """A training step on stored features of 32 utterances of 3 s.
+
+    With the log-mel encoder, which learns, and with frozen serzoo-small.
+    """
+    torch.manual_seed(0)
+    audio, lengths = 0.1 * torch.randn(32, 48_000), torch.full((32,), 48_000)
+    labels = torch.eye(len(TAXONOMY))[torch.arange(32) % len(TAXONOMY)]
+    targets = Targets(labels, torch.ones(32))
+
+    def step(encoder: SmallEncoder | LogMelEncoder, pooling: PoolingName) -> Callable[[], None]:
+        hidden, mask = encoder.extract(audio, lengths)
+        head = ClassificationHead(encoder.dim, TAXONOMY, pooling=pooling).train()
+        encoder.train()
+
+        def run() -> None:
+            torch.manual_seed(0)  # the same augmentation, so the same shapes
+            head.loss(encoder(hidden, mask), targets).loss.backward()
+
+        return run
+
+    return step(LogMelEncoder(), "attentive"), step(SmallEncoder(), "mean")
 
 
 def head_inference(head: Any, encoder: LogMelEncoder) -> Callable[[], None]:
@@ -214,6 +251,10 @@ def main() -> None:
             encoder_step(False), encoder_step(True)
         ),
         "evaluation: from audio / from stored features": lambda: ratio(*stored_against_live()),
+        "encoding from audio: serzoo-small / log-mel": lambda: ratio(*serzoo_small()),
+        "a training step: log-mel learns / serzoo-small is frozen": lambda: ratio(
+            *steps_of_encoders()
+        ),
         "SELM ranks 8 labels: a pass per label / shared prefix": lambda: ratio(*ranking()),
         "a training step of SELM: two passes / one pass": lambda: ratio(*training_step()),
         "SELM of GPT-2's size: 8 labels, a pass each / one pass": partial(gpt2_sized, "passes"),
