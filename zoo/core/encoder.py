@@ -1,9 +1,9 @@
-"""The contract of an encoder, and the learned mix of its layers."""
+"""The contract of an encoder, and how its kept layers become one sequence of frames."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -106,7 +106,7 @@ class Encoder(Part, nn.Module, ABC):
 
     @property
     def plain(self) -> bool:
-        """Whether frames are the stored features as they are: one layer, and nothing learns."""
+        """Whether frames are the stored features as they are, and nothing learns."""
         return False
 
     @property
@@ -137,29 +137,41 @@ class Encoder(Part, nn.Module, ABC):
         return {}
 
 
-class LayerMix(nn.Module):
-    """Softmax-weighted sum of the kept layers, as in the featuriser of SUPERB.
+Join = Literal["mix", "concat"]
 
-    With one layer it has no parameters.
+
+class LayerMix(nn.Module):
+    """The kept layers as one sequence of frames.
+
+    ``mix`` is their softmax-weighted sum, as in the featuriser of SUPERB. ``concat`` puts them side
+    by side: frames are K times as wide, and nothing is learned. One layer has no parameters.
 
     Args:
         layers: indices of the kept layers, for naming; 0 is the input of the first block.
+        join: ``mix`` or ``concat``.
     """
 
-    def __init__(self, layers: list[int]) -> None:
+    def __init__(self, layers: list[int], join: Join = "mix") -> None:
         super().__init__()
         self.layers = list(layers)
-        self.logits = nn.Parameter(torch.zeros(len(layers))) if len(layers) > 1 else None
+        learned = join == "mix" and len(layers) > 1
+        self.logits = nn.Parameter(torch.zeros(len(layers))) if learned else None
+        self.times = len(layers) if join == "concat" else 1
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Mix ``[B, K, T, D]`` to ``[B, T, D]``; a single layer keeps its floating type."""
+        """Return ``[B, T, D]`` of ``[B, K, T, D]``, or ``[B, T, K * D]`` if it concatenates.
+
+        Only a mix of several layers changes the floating type, to float32.
+        """
+        if self.times > 1:
+            return hidden.transpose(1, 2).flatten(2)
         if self.logits is None:
             return hidden[:, 0]
         weights = self.logits.float().softmax(0)
         return torch.einsum("k,bktd->btd", weights, hidden.float())
 
     def weights(self) -> dict[str, float]:
-        """Return a mapping of layer name to weight; empty for a single layer."""
+        """Return a mapping of layer name to weight; empty if nothing is mixed."""
         if self.logits is None:
             return {}
         logits: Any = self.logits.detach()

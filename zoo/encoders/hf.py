@@ -16,7 +16,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..core.encoder import Encoder, LayerMix
+from ..core.encoder import Encoder, Join, LayerMix
 from ..core.errors import ConfigError
 from ..core.hub import load_speech_model, weights_digest
 from ..core.registry import Dropout, Positive
@@ -163,8 +163,10 @@ class HFEncoder(Encoder):
         name: hub id (``facebook/wav2vec2-base``) or local folder with ``config.json`` and
             ``model.safetensors``.
         revision: commit, tag or branch of a hub id; None = its main branch.
-        layers: kept layers. None = all layers, mixed by learned softmax weights; ``[4]`` = only
-            this layer, without a mix; several = a mix of these.
+        layers: kept layers. None = all layers, put together by ``join``; ``[4]`` = only
+            this layer; several = these, put together by ``join``.
+        join: how several layers become one: ``mix`` learns a softmax-weighted sum; ``concat`` puts
+            them side by side, so frames are as many times as wide.
         tuning: ``frozen`` keeps the weights as published, runs without gradients and stays in
             evaluation mode; ``lora`` trains low-rank adapters in the blocks; ``last_k`` trains the
             upper blocks; ``full`` trains everything.
@@ -201,6 +203,7 @@ class HFEncoder(Encoder):
         name: str,
         revision: str | None = None,
         layers: list[int] | None = None,
+        join: Join = "mix",
         tuning: Tuning = "frozen",
         dtype: Literal["float32", "bfloat16", "auto"] = "float32",
         window: float | Literal["auto"] | None = None,
@@ -248,9 +251,10 @@ class HFEncoder(Encoder):
         self.layers = _checked(layers, depth, name)
         whole = weights_digest(self.backbone)  # of all blocks: encoders of other layers share it
         self.family.cut(max(self.layers))
-        self.dim = int(loaded.model.config.hidden_size)
+        self.width = int(loaded.model.config.hidden_size)
         self.frame_seconds = self.family.frame_seconds
-        self.mix = LayerMix(self.layers)
+        self.mix, self.join = LayerMix(self.layers, join), join
+        self.dim = self.width * self.mix.times
         self.source = {
             "model_type": loaded.model.config.model_type,
             "commit": loaded.commit,
@@ -338,7 +342,7 @@ class HFEncoder(Encoder):
 
     def stored_shape(self) -> tuple[int, int]:
         """Return ``K`` and ``D0``, without running the model."""
-        return len(self.layers), self.dim
+        return len(self.layers), self.width
 
     @property
     def plain(self) -> bool:
@@ -368,7 +372,7 @@ class HFEncoder(Encoder):
 
     @property
     def bytes_per_second(self) -> float:
-        return self.dtype.itemsize * len(self.layers) * self.dim / self.frame_seconds
+        return self.dtype.itemsize * len(self.layers) * self.width / self.frame_seconds
 
     def layer_weights(self) -> dict[str, float]:
         return self.mix.weights()
@@ -384,6 +388,7 @@ class HFEncoder(Encoder):
             "name": self.name,
             "revision": self.revision,
             "layers": list(self.layers),
+            **({} if self.join == "mix" else {"join": self.join}),
             "tuning": self.tuning,
             "dim": self.dim,
             "dtype": str(self.dtype).removeprefix("torch."),

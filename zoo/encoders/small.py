@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import gelu, pad, scaled_dot_product_attention
 
-from ..core.encoder import Encoder, LayerMix
+from ..core.encoder import Encoder, Join, LayerMix
 from ..core.errors import ConfigError, DamagedError
 from ..core.files import new_file
 from ..core.hub import weights_digest
@@ -304,7 +304,9 @@ class SmallEncoder(Encoder):
 
     Args:
         weights: file that `serzoo distil` wrote; None = the shipped weights.
-        layers: kept layers; None = all three, mixed by learned softmax weights.
+        layers: kept layers; None = all three, put together by ``join``.
+        join: ``mix`` learns a softmax-weighted sum of several layers; ``concat`` puts them side by
+            side.
         tuning: ``frozen`` keeps the weights, ``full`` trains all of them.
 
     Raises:
@@ -319,6 +321,7 @@ class SmallEncoder(Encoder):
         *,
         weights: str | None = None,
         layers: list[int] | None = None,
+        join: Join = "mix",
         tuning: Literal["frozen", "full"] = "frozen",
     ) -> None:
         super().__init__()
@@ -332,8 +335,8 @@ class SmallEncoder(Encoder):
         if max(self.layers) < 2:  # nothing reaches these
             for part in (*self.backbone.blocks[max(self.layers) :], self.backbone.out):
                 part.requires_grad_(False)
-        self.dim = self.backbone.shape.dim
-        self.mix = LayerMix(self.layers)
+        self.mix, self.join = LayerMix(self.layers, join), join
+        self.dim = self.backbone.shape.dim * self.mix.times
 
     def draw(self) -> None:
         """Replace the weights by new ones, as they are before a distillation."""
@@ -374,7 +377,7 @@ class SmallEncoder(Encoder):
 
     @property
     def bytes_per_second(self) -> float:
-        return 4 * len(self.layers) * self.dim / self.frame_seconds
+        return 4 * len(self.layers) * self.backbone.shape.dim / self.frame_seconds
 
     def layer_weights(self) -> dict[str, float]:
         return self.mix.weights()
@@ -386,6 +389,7 @@ class SmallEncoder(Encoder):
             "name": self.name,
             "weights": self.digest,
             "layers": list(self.layers),
+            **({} if self.join == "mix" else {"join": self.join}),
             "tuning": self.tuning,
             "dim": self.dim,
             "parameters": sum(p.numel() for p in self.parameters()),

@@ -84,12 +84,14 @@ class Run:
 
 
 def encoder_name(node: Mapping[str, Any]) -> str:
-    """Return the name of an encoder in tables: its model, tuning and layers."""
+    """Return the name of an encoder in tables: its model, tuning, layers, and how they are joined."""
     name = Path(str(node.get("name") or node["type"])).name
     if node.get("tuning") not in (None, "frozen"):
         name += f" {node['tuning']}"
     if node.get("layers") is not None:
         name += f" layers {node['layers']}"
+    if node.get("join") not in (None, "mix"):
+        name += f" {node['join']}"
     return name
 
 

@@ -27,6 +27,18 @@ def test_weights_are_a_softmax_named_by_layer():
     assert mix.weights() == {"layer_02": pytest.approx(0.75), "layer_07": pytest.approx(0.25)}
 
 
+def test_concatenated_layers_stand_side_by_side_and_nothing_learns():
+    mix = LayerMix([2, 4, 7], "concat")
+    hidden = torch.arange(60.0, dtype=torch.bfloat16).view(2, 3, 5, 2)
+    joined = mix(hidden)
+    assert joined.dtype == torch.bfloat16
+    assert joined.shape == (2, 5, 6)
+    assert torch.equal(joined, torch.cat([hidden[:, 0], hidden[:, 1], hidden[:, 2]], -1))
+    assert list(mix.parameters()) == []
+    assert mix.weights() == {}
+    assert torch.equal(LayerMix([4], "concat")(hidden[:, :1]), hidden[:, 0])
+
+
 def test_learns_which_layer_matters():
     mix = LayerMix([0, 1, 2])
     hidden = torch.randn(4, 3, 6, 2, generator=torch.Generator().manual_seed(0))

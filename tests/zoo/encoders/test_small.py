@@ -111,6 +111,24 @@ def test_layers_are_kept_as_asked(tiny: str) -> None:
     ]
 
 
+def test_layers_side_by_side_are_the_layers_of_the_mix(tiny: str) -> None:
+    audio, n = speech(8000)[None], torch.tensor([8000])
+    mixed = SmallEncoder(weights=tiny, layers=[0, 2])
+    joined = SmallEncoder(weights=tiny, layers=[0, 2], join="concat")
+    hidden, mask = joined.extract(audio, n)
+    assert torch.equal(hidden, mixed.extract(audio, n)[0])
+    x = joined(hidden, mask).x
+    assert x.shape[2] == joined.dim == 2 * mixed.dim
+    assert torch.equal(x, torch.cat([hidden[:, 0], hidden[:, 1]], -1))
+    assert joined.extraction() == mixed.extraction()  # one store serves both
+    assert joined.stored_shape() == mixed.stored_shape() == (2, mixed.dim)
+    assert joined.bytes_per_second == mixed.bytes_per_second
+    assert joined.plain
+    assert not mixed.plain
+    assert joined.describe()["join"] == "concat"
+    assert "join" not in mixed.describe()
+
+
 @pytest.mark.parametrize("layers", [[], [3], [-1], [1, 1]])
 def test_a_missing_layer_is_refused(tiny: str, layers: list[int]) -> None:
     with pytest.raises(ConfigError, match=says("encoder.layers", 0, 1, 2)):

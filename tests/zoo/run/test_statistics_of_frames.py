@@ -24,6 +24,7 @@ POOLED = [
     "classification", "dimensions", "gen_ser", "label_embedding", "linear_svm", "ordinal",
     "prototype", "regress_codes",
 ]  # fmt: skip
+SIDE_BY_SIDE = ["encoder.layers=[0,2]", "encoder.join=concat"]
 
 
 def built(name, taxonomy, *more):
@@ -82,15 +83,19 @@ def test_heads_that_need_every_frame_say_so():
     assert len(needs) == 37
 
 
+@pytest.mark.parametrize("layers", [["encoder.layers=[1]"], SIDE_BY_SIDE])
 @pytest.mark.parametrize("name", ["classification", "gen_ser", "linear_svm"])
-def test_a_run_gives_the_same_predictions(tiny_recipe, tiny_hf, tmp_path, monkeypatch, name):
+def test_a_run_gives_the_same_predictions(
+    tiny_recipe, tiny_hf, tmp_path, monkeypatch, name, layers
+):
     settings = [
-        f"head={name}", "head.pooling=stats", "encoder=wav2vec2-base", "encoder.layers=[1]",
+        f"head={name}", "head.pooling=stats", "encoder=wav2vec2-base", *layers,
         f"encoder.name={tiny_hf()}", "encoder.revision=null",
     ]  # fmt: skip
     cfg = config.load(tiny_recipe, settings)
     fast = train(cfg, tmp_path / "fast")
     assert fast.feature_store["statistics"] is True
+    assert fast.encoder["dim"] == 32 * len(fast.encoder["layers"])
     monkeypatch.setattr(SpeechDataModule, "use_statistics", lambda self: False)
     slow = train(cfg, tmp_path / "slow")
     assert slow.feature_store["statistics"] is False
