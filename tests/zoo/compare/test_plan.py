@@ -24,6 +24,7 @@ def test_every_shipped_suite_is_of_one_kind(monkeypatch: pytest.MonkeyPatch) -> 
         "few_shot_nemo",
         "few_shot_tuning",
         "few_shot_whisper",
+        "few_shot_whisper_nemo",
     }
     assert "robustness" in {n for n, kind in found.items() if kind == "conditions"}
     for name, kind in found.items():
