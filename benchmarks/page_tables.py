@@ -539,8 +539,11 @@ def prosody() -> Table:
 # Few labels, and weak labels.
 
 
-def _few_on_whisper(corner: str, heads: Sequence[str], spread: bool) -> Table:
-    at = partial(shots, "few_shot_whisper", "emodb, from ravdess", "head")
+def _few_on_whisper(
+    corner: str, heads: Sequence[str], spread: bool, name: str = "few_shot_whisper"
+) -> Table:
+    corpus = "nemo" if name.endswith("nemo") else "emodb"
+    at = partial(shots, name, f"{corpus}, from ravdess", "head")
 
     def value(head: str, k: int | None) -> Cell:
         if k is None:
@@ -555,6 +558,12 @@ def _few_on_whisper(corner: str, heads: Sequence[str], spread: bool) -> Table:
 def few_shot_whisper() -> Table:
     heads = ("classification", "selm", "gen_ser", "gen_ser_target_only")
     return _few_on_whisper("head", heads, spread=True)
+
+
+@named
+def few_shot_whisper_nemo() -> Table:
+    heads = ("classification", "selm", "gen_ser", "gen_ser_target_only")
+    return _few_on_whisper("head", heads, spread=True, name="few_shot_whisper_nemo")
 
 
 @named
