@@ -221,6 +221,7 @@ def listed_speakers(utterances: Iterable[Utterance]) -> list[str]:
 #                                 # {speakers: share} | {sentences: share} | official |
 #                                 # others (by source: all folds but the tested one)
 #     shares: {parts: [train, valid], why: words}
+#     also_train: [a, b]          # by speaker or session: further corpora, which only train
 #     train: [a, b]               # by corpus, without folds: these train and validate,
 #     test: [c, d]                # and these are tested
 #     texts: 2                    # by speaker: sentences are divided, too (see `Protocol`)
@@ -231,7 +232,7 @@ def listed_speakers(utterances: Iterable[Utterance]) -> list[str]:
 # A change that moves one utterance needs a new version.
 
 _KEYS = {"version", "about", "corpora", "by", "folds", "expected", "tests", "validation", "shares"}
-_KEYS |= {"train", "test", "texts", "only", "balanced_test", "closed"}
+_KEYS |= {"also_train", "train", "test", "texts", "only", "balanced_test", "closed"}
 _BY = ("speaker", "session", "corpus", "official", "source", "none")
 ONE_FOLD = ("official", "none")
 _SHARES = {"speakers", "sentences"}
@@ -256,6 +257,7 @@ class ProtocolFile:
         expected: number of units of the full corpus; 0 = unknown.
         sharing: the parts that may share speakers; None = no parts.
         tests_others: whether a fold tests all groups except its own.
+        also_train: corpora that only train, in every fold.
         trained: corpora of training and validation, if the file lists them.
         tested: corpora of the test part, if the file lists them.
         texts: number of groups of sentences; 0 = sentences are not divided.
@@ -278,6 +280,7 @@ class ProtocolFile:
     expected: int = 0
     sharing: Sharing | None = None
     tests_others: bool = False
+    also_train: tuple[str, ...] = ()
     trained: tuple[str, ...] = ()
     tested: tuple[str, ...] = ()
     texts: int = 0
@@ -373,6 +376,15 @@ class ProtocolFile:
             folds is None and (by in ONE_FOLD or trained)
         ):
             raise wrong(f"folds is {folds!r}; give lists, 'each', or {{balanced: N}} by speaker")
+        also = data.get("also_train") or []
+        if not isinstance(also, list) or (also and (by not in ("speaker", "session") or not corpora)):
+            raise wrong(
+                f"also_train is {also!r}; give a list of corpora, by speaker or session, and list "
+                "the corpora that are divided under corpora"
+            )
+        also = tuple(map(str, also))
+        if both := set(also) & set(corpora):
+            raise wrong(f"corpora and also_train both list {some(both)}; list a corpus once")
         share, first = 0.0, 0
         if isinstance(valid, dict) and set(valid) == {"next"} and listed:
             first, valid = int(valid["next"]), "next"
@@ -434,6 +446,7 @@ class ProtocolFile:
             expected=int(data.get("expected", 0)),
             sharing=Sharing.from_data(name, data.get("shares")),
             tests_others=tests == "others",
+            also_train=also,
             trained=trained,
             tested=tested,
             texts=texts,
@@ -508,7 +521,7 @@ class Protocol(ProtocolFile):
         """
         given = utterances
         self._check(given, unknown_speakers)
-        utterances = self._chosen(given)
+        utterances = self._chosen(given)  # those that are divided
         n = self.n_folds(utterances)
         if not 0 <= fold < n:
             raise ConfigError(
@@ -524,6 +537,7 @@ class Protocol(ProtocolFile):
         for u, part in zip(utterances, where, strict=True):
             if part:
                 parts[part].append(u)
+        parts["train"] += [u for u in given if u.corpus in self.also_train]
         if self.balanced_test:
             parts["test"] = self._balanced(parts["test"])
         empty = [p for p in PARTS if not parts[p]]
@@ -643,7 +657,9 @@ class Protocol(ProtocolFile):
         ]
 
     def _chosen(self, utterances: Sequence[Utterance]) -> Sequence[Utterance]:
-        """Return the utterances whose label columns have the values of ``only``."""
+        """Return the utterances to divide: their label columns have the values of ``only``."""
+        if self.also_train:
+            utterances = [u for u in utterances if u.corpus not in self.also_train]
         if not self.only:
             return utterances
         for column, value in self.only:
@@ -699,9 +715,10 @@ class Protocol(ProtocolFile):
     ) -> list[str]:
         """Return notes on the utterances that this fold leaves out."""
         notes = []
-        if n := len(given) - len(chosen):
+        divided = [u for u in given if u.corpus not in self.also_train]
+        if n := len(divided) - len(chosen):
             said = ", ".join(f"{column} {value}" for column, value in self.only)
-            notes.append(f"{n} of {len(given)} utterances are left out: only {said} is used")
+            notes.append(f"{n} of {len(divided)} utterances are left out: only {said} is used")
         if n := sum(not part for part in where):
             notes.append(
                 f"{n} of {len(chosen)} utterances are left out of this fold: they share a speaker "
@@ -738,11 +755,17 @@ class Protocol(ProtocolFile):
                 f"and also holds {some(more) or 'no other'}; set corpus=["
                 f"{','.join([*self.trained, *self.tested])}]"
             )
-        other = found - set(self.corpora)
+        if absent := set(self.also_train) - found:
+            raise DataError(
+                f"{self.name} also trains on {some(absent)}, which the data lacks; set corpus=["
+                f"{','.join([*self.corpora, *self.also_train])}], or use another protocol"
+            )
+        other = found - {*self.corpora, *self.also_train}
         if self.corpora and other:
             raise DataError(
-                f"{self.name} is for {', '.join(self.corpora)}; the manifest also holds "
-                f"{some(other)}: use protocol=loco for several corpora, protocol=kfold for others"
+                f"{self.name} is for {', '.join((*self.corpora, *self.also_train))}; the manifest "
+                f"also holds {some(other)}: use protocol=loco for several corpora, protocol=kfold "
+                "for others"
             )
         if self.by == "session" and (silent := [u.id for u in utterances if not u.session]):
             raise DataError(

@@ -79,6 +79,7 @@ class TestEveryProtocol:
         shared = {"tess-2spk", "meld-official", "emobox-official", "official", "one-to-rest"}
         shared |= {"msp_improv-loso"}  # in corpora/test_msp_improv.py
         shared |= {"msp_podcast-challenge"}  # in test_rules.py
+        shared |= {"nemo6-3fold-joined"}  # in TestSeveralCorpora
         weak = {"train-only", "weak-train"}  # in test_weak.py
         assert set(Protocol.names()) == set(FOLDS) | shared | weak
         for name in Protocol.names():
@@ -233,6 +234,40 @@ class TestSeveralCorpora:
             sexes = {(u.corpus, u.gender) for u in split.valid}
             assert len(sexes) == 4  # men and women of each corpus
             assert len(valid) == {"emodb": 4, "ravdess": 6}[pair[1]]
+
+    def test_corpora_that_also_train_change_the_training_part_only(self):
+        alone, joined = Protocol.load("nemo6-3fold"), Protocol.load("nemo6-3fold-joined")
+        nemo, everyone = utterances("nemo", NEMO), self.everyone()
+        others = [u for u in everyone if u.corpus != "nemo"]
+        assert joined.n_folds(everyone) == 3
+        for fold in range(3):
+            one, more = alone.split(nemo, fold), joined.split(everyone, fold)
+            assert more.test == one.test
+            assert more.valid == one.valid
+            assert more.train == one.train + others
+            assert more.notes == []
+
+    def test_corpora_that_also_train_must_be_there_and_no_others(self):
+        joined = Protocol.load("nemo6-3fold-joined")
+        with pytest.raises(DataError, match=says("emodb", "corpus=[nemo,ravdess,emodb]")):
+            joined.split(utterances("nemo", NEMO) + utterances("ravdess", RAVDESS), 0)
+        with pytest.raises(DataError, match=says("nemo, ravdess, emodb", "savee")):
+            joined.split(self.everyone() + utterances("savee", SAVEE), 0)
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"also_train": "emodb"},
+            {"also_train": ["emodb"], "corpora": None},
+            {"also_train": ["emodb"], "by": "corpus", "folds": "each"},
+            {"also_train": ["emodb", "nemo"]},
+        ],
+    )
+    def test_rules_of_corpora_that_also_train(self, wrong):
+        file = {"corpora": ["nemo"], "by": "speaker", "folds": "each", "validation": "next"}
+        assert Protocol.from_dict("p", {**file, "also_train": ["emodb"]}).also_train == ("emodb",)
+        with pytest.raises(ConfigError, match=says("also_train", "corpora")):
+            Protocol.from_dict("p", {**file, **wrong})
 
     def test_speakers_of_one_name_in_two_corpora_are_two(self):
         everyone = utterances("emodb", EMODB) + utterances("mine", EMODB)
