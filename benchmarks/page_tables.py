@@ -47,6 +47,7 @@ LABELS = {
     "svm_ComParE_2016": "SVM on ComParE",
 }
 """Rows whose names in the records do not say what they are."""
+BASELINE = "classification"
 HEADS = ("classification", "linear_svm", "selm", "gen_ser", "prototype")
 SIX = (*HEADS[:4], "gen_ser_target_only", "prototype")
 SCRATCH = ("classification", "selm", "gen_ser", "linear", "mlp", "prototype")
@@ -697,24 +698,70 @@ def normalised_frames() -> Table:
     return pivot("corpus, encoder", down, {f"`{way}`": way for way in ways}, value)
 
 
+Way = tuple[str, str, str]
+"""A row of a table: the suite, its recipe (the table's name) and the head."""
+
+
+def two_ways(columns: Sequence[str], rows: Mapping[str, tuple[Way, Way]]) -> Table:
+    """Return UAR of two ways on the same utterances, and the first one minus the second one."""
+    body: list[Line] = []
+    for title, ways in rows.items():
+        found = [_grids(name)[recipe] for name, recipe, _ in ways]
+        cells = [grid.cells(way[2]) for grid, way in zip(found, ways, strict=True)]
+        asked = Question(title, found[0], difference(*cells), declared=True)
+        d = ask([asked], Asked(baseline="classification"))[title]
+        means = [uar(suite(name)[recipe, head], True) for name, recipe, head in ways]
+        body.append([title, *means, change(d.value, d.new.low, d.new.high)])
+    return Table("", (*columns, "difference, new trainings"), body)
+
+
+@cache
+def _grids(name: str) -> dict[str, Any]:
+    return {grid.recipe: grid for grid in grids(find_cells(RESULTS / name).runs)[0]}
+
+
 @named
 def standardised() -> Table:
-    made, _ = grids(find_cells(RESULTS / "standardise").runs)
-    of = {grid.recipe: grid for grid in made}
-    body: list[Line] = []
-    for corpus in ("ravdess", "emodb"):
-        for rate in (0.001, 0.003):
-            of_way = f"{corpus}, data.standardise={{}}, optim.lr={rate}"
-            names = [of_way.format(way) for way in ("auto", "none")]
-            auto, none = (of[name] for name in names)
-            cells = (grid.cells("classification") for grid in (auto, none))
-            asked = Question(corpus, auto, difference(*cells), declared=True)
-            d = ask([asked], Asked(baseline="classification"))[corpus]
-            means = [uar(suite("standardise")[name, "classification"], True) for name in names]
-            gain = change(d.value, d.new.low, d.new.high)
-            body.append([f"{CORPORA[corpus]}, rate {rate:g}", *means, gain])
-    columns = ("corpus, learning rate", "standardised", "as they are", "difference, new trainings")
-    return Table("", columns, body)
+    def way(corpus: str, name: str, rate: float) -> Way:
+        return "standardise", f"{corpus}, data.standardise={name}, optim.lr={rate}", BASELINE
+
+    return two_ways(
+        ("corpus, learning rate", "standardised", "as they are"),
+        {
+            f"{CORPORA[corpus]}, rate {rate:g}": (
+                way(corpus, "auto", rate),
+                way(corpus, "none", rate),
+            )
+            for corpus in ("ravdess", "emodb")
+            for rate in (0.001, 0.003)
+        },
+    )
+
+
+@named
+def layers_side_by_side() -> Table:
+    return two_ways(
+        ("corpus, head", "layers 2 to 5", "layer 4"),
+        {
+            f"{CORPORA[corpus]}, {text}": (
+                ("layers_whisper", corpus, head),
+                ("head_to_head_whisper", corpus, head),
+            )
+            for corpus in CORPORA
+            for text, head in labels((BASELINE, "linear_svm")).items()
+        },
+    )
+
+
+@named
+def more_corpora() -> Table:
+    return two_ways(
+        ("nEMO", "RAVDESS and EMO-DB train too", "its own speakers only"),
+        {
+            text: (("layers_whisper", "nemo_joined", head), ("layers_whisper", "nemo", head))
+            for text, head in labels((BASELINE, "linear_svm")).items()
+        },
+    )
 
 
 # The papers' claims.
