@@ -377,7 +377,9 @@ class ProtocolFile:
         ):
             raise wrong(f"folds is {folds!r}; give lists, 'each', or {{balanced: N}} by speaker")
         also = data.get("also_train") or []
-        if not isinstance(also, list) or (also and (by not in ("speaker", "session") or not corpora)):
+        if not isinstance(also, list) or (
+            also and (by not in ("speaker", "session") or not corpora)
+        ):
             raise wrong(
                 f"also_train is {also!r}; give a list of corpora, by speaker or session, and list "
                 "the corpora that are divided under corpora"

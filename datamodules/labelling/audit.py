@@ -38,10 +38,11 @@ from .select import (
     fold_rows,
     one_sided_text,
     reachable,
+    scored,
     select,
     soft_targets,
 )
-from .stage import read_labels, rows_of
+from .stage import read_labels
 from .wording import DRAWS, LEVEL, Control, Said, compare, control
 
 # The input of an audit: weak labels with their scores, and corpora that people have labelled.
@@ -115,7 +116,7 @@ def opened(
             {u.id: u for u in utterances},
             Taxonomy.from_dict(record["taxonomy"]),
             Taxonomy.from_dict(record["scores"]["settings"]["taxonomy"]),
-            {r["id"]: r for r in rows_of(folder / "scores.jsonl")},
+            {r["id"]: dict(r) for r in scored(folder, record)},
             Criteria(**record["selection"]["criteria"]),
             record["source"],
         )

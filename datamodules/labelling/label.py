@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +28,17 @@ from ..manifest import Utterance, read_manifest, write_lines, write_manifest
 from .asr import DEFAULT, Transcribe, has_text, recogniser, with_text
 from .entail import TEMPLATES, Entail, Prior
 from .scorers import Scorer, device_of, scorer
-from .select import Criteria, Selection, fold, fold_rows, one_sided_text, select
+from .select import (
+    Criteria,
+    Selection,
+    centre_of,
+    centred,
+    fold,
+    fold_rows,
+    one_sided_text,
+    scored,
+    select,
+)
 from .stage import Done, Shard, Stage, read_labels, rows_of, run
 
 # Texts about the stages.
@@ -112,7 +122,7 @@ def trace(out: str | Path, id: str) -> dict[str, Any]:
     found = {u.id: u for u in read_manifest(folder / "manifest.jsonl")}
     if id not in found:
         raise DataError(f"no utterance {id} in {folder}{_near(id, found)}")
-    scores = _row(folder / "scores.jsonl", id)
+    scores = next((dict(row) for row in scored(folder, record) if row["id"] == id), None)
     return {
         "utterance": found[id],
         "transcript": _row(folder / "transcripts.jsonl", id),
@@ -120,6 +130,7 @@ def trace(out: str | Path, id: str) -> dict[str, Any]:
         "settings": {k: record[k]["settings"] for k in ("transcripts", "scores")},
         "criteria": record["selection"]["criteria"],
         "folded": record["folded"],
+        "centre": record.get("centre"),
         "lost_at": _lost(found[id], scores, record),
     }
 
@@ -146,6 +157,8 @@ def shown(traced: Mapping[str, Any]) -> list[str]:
         empty = dict(zip(row["scores"], prior, strict=True))
         best = ", ".join(f"{c} {values[c]:+.2f} (prior {empty[c]:+.2f})" for c, _ in ranked[:3])
         lines.append(f"  '{template}': {best}")
+    if traced["centre"] is not None:
+        lines.append("centred: the mean log-odds of all transcripts are subtracted")
     if traced["folded"] is not None:
         into = (f"{c} is {traced['folded'][c] or 'left out'}" for c, _ in ranked[:5])
         lines.append(f"folded: {', '.join(into)}")
@@ -240,6 +253,7 @@ def label(
     scorer: str = "nli",
     templates: list[str] | None = None,
     prior: Prior = "subtract",
+    centre: bool = False,
     into: str | None = None,
     threshold: float = Criteria.threshold,
     margin: float = Criteria.margin,
@@ -271,6 +285,9 @@ def label(
         scorer: a registered name, ``FILE.py:Class`` or ``package.module:Class``.
         templates: sentences with ``{}`` for a class; None = :data:`.entail.TEMPLATES`.
         prior: see :class:`.entail.Entail`.
+        centre: subtract from each class's log-odds their mean over all transcripts, before they are
+            selected. A scorer that prefers one class then has no preference. A score of 1/2 means:
+            as much as in other transcripts.
         into: a coarser taxonomy that scores are folded into before they are selected.
         threshold: smallest score of the best class; see :class:`.select.Criteria`.
         margin: smallest distance to the second best class.
@@ -338,7 +355,10 @@ def label(
     done = finish(second, heard)
     if not done.complete:
         return Labelled(folder, None, [*lines, unfinished(second, done, part)])
-    rows = rows_of(done.path)
+    rows: Iterable[Mapping[str, Any]] = rows_of(done.path)
+    mean = centre_of(rows_of(done.path), classes.classes) if centre else None
+    if mean is not None:
+        rows = centred(rows, classes.classes, mean)
     chosen = select(
         utterances,
         rows if into is None else fold_rows(rows, classes, coarse),
@@ -350,6 +370,7 @@ def label(
         "source": second.scorer.source,
         "taxonomy": coarse.to_dict(),
         "folded": folded,
+        "centre": None if mean is None else mean.tolist(),
         "transcripts": {"settings": first.settings(), "rejected": rejected(transcripts)},
         "scores": {"settings": second.settings()},
         "selection": chosen.to_dict(),

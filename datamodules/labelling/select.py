@@ -115,6 +115,50 @@ def fold_rows(
         }
 
 
+# Scores without what a scorer says of every transcript.
+
+
+def centre_of(rows: Iterable[Mapping[str, Any]], classes: Sequence[str]) -> Scores:
+    """Return ``[T, C]``: the mean log-odds of each template and class over the rows with words.
+
+    Zeros if no row has words.
+    """
+    lifts = [lift for row in rows if (lift := lift_of(row, classes)) is not None]
+    mean: Scores = np.mean(lifts or [np.zeros((1, len(classes)))], axis=0).round(DIGITS) + 0.0
+    return mean
+
+
+def centred(
+    rows: Iterable[Mapping[str, Any]], classes: Sequence[str], centre: Scores
+) -> Iterator[dict[str, Any]]:
+    """Yield rows whose log-odds are those of :func:`centre_of` away from them."""
+    for row in rows:
+        lift = lift_of(row, classes)
+        if lift is None:
+            yield dict(row)
+            continue
+        rest = (lift - centre).round(DIGITS) + 0.0
+        scores = mean_score(rest).round(DIGITS).tolist()
+        yield dict(row) | {
+            "scores": dict(zip(classes, scores, strict=True)),
+            "by_template": rest.tolist(),
+        }
+
+
+def scored(folder: Path, record: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield the rows of a finished folder as its labels were selected from, before folding.
+
+    Args:
+        folder: folder of ``serzoo label``.
+        record: its ``labels.json``.
+    """
+    rows: Iterator[Mapping[str, Any]] = rows_of(folder / "scores.jsonl")
+    if (centre := record.get("centre")) is None:
+        return rows
+    classes = Taxonomy.from_dict(record["scores"]["settings"]["taxonomy"]).classes
+    return centred(rows, classes, np.asarray(centre))
+
+
 # Criteria and selection.
 
 THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(20))
@@ -394,7 +438,7 @@ def one_sided_text(classes: Mapping[str, int], source: str) -> str | None:
     return (
         f"{source} finds '{name}' in {share:.0%} of {sum(classes.values())} utterances, before any "
         "criterion: it may know little else. Compare with people's labels (serzoo label audit), "
-        "try other templates or another scorer, or set prior=subtract"
+        "try other templates or another scorer, or set prior=subtract or centre=true"
     )
 
 
@@ -467,9 +511,9 @@ def soft_scores(manifest: str | Path, taxonomy: Taxonomy, kind: str) -> dict[str
             "the manifest in the folder of `serzoo label`, or set data.weak=hard"
         )
     name: Any = "distribution" if kind == "soft" else kind
-    rows: Any = rows_of(path)
-    record = path.with_name("labels.json")
-    if record.is_file() and (about := read_labels(record.parent)).get("folded"):
+    about = read_labels(path.parent) if path.with_name("labels.json").is_file() else {}
+    rows: Any = scored(path.parent, about)
+    if about.get("folded"):
         fine = Taxonomy.from_dict(about["scores"]["settings"]["taxonomy"])
         rows = fold_rows(rows, fine, taxonomy)
     found = soft_targets(rows, taxonomy, name)

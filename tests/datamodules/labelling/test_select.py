@@ -13,6 +13,8 @@ from facts import says
 from serzoo.datamodules.labelling.select import (
     THRESHOLDS,
     Criteria,
+    centre_of,
+    centred,
     fold,
     fold_rows,
     select,
@@ -258,3 +260,42 @@ def test_a_folded_class_has_the_greatest_score_of_its_own_per_template() -> None
     assert labels(manifest("a", "m"), folded, coarse, "m@1") == {"a": "angry", "m": None}
     # a taxonomy folded into itself is as it was
     assert list(fold_rows(ROWS, THREE, THREE)) == ROWS
+
+
+# Scores without the mean of all transcripts.
+
+
+def leaning(by: float) -> list[dict[str, Any]]:
+    """Three rows of a scorer, whose log-odds of happy are all larger by a number."""
+    odds = {"a": [1.0, -1.0, 0.0], "b": [-2.0, 1.0, -1.0], "c": [0.0, -1.5, 2.0]}
+    return [
+        {
+            "id": key,
+            "text": "T",
+            "text_source": "human",
+            "scores": dict.fromkeys(THREE.classes, 0.5),
+            "by_template": [[x, y + by, z], [x, y + 2 * by, z]],
+        }
+        for key, (x, y, z) in odds.items()
+    ]
+
+
+def test_centred_scores_have_no_preference() -> None:
+    plain, leans = leaning(0.0), [*leaning(5.0), silent("mute")]
+    centre = centre_of(leans, THREE.classes)
+    np.testing.assert_allclose(centre, [[-1 / 3, 4.5, 1 / 3], [-1 / 3, 9.5, 1 / 3]], atol=1e-5)
+    assert labels(manifest("a", "b", "c"), leans[:3], THREE, "m@1", ALL) == dict.fromkeys(
+        "abc", "happy"
+    )
+    found = list(centred(leans, THREE.classes, centre))
+    expected = list(centred(plain, THREE.classes, centre_of(plain, THREE.classes)))
+    assert found[:3] == expected
+    assert found[3] == silent("mute")
+    assert labels(manifest("a", "b", "c"), found[:3], THREE, "m@1", ALL) == {
+        "a": "angry", "b": "happy", "c": "neutral",
+    }  # fmt: skip
+    assert found[0]["scores"]["angry"] == pytest.approx(1 / (1 + math.exp(-4 / 3)), abs=1e-5)
+
+
+def test_without_words_nothing_is_centred() -> None:
+    assert centre_of([silent("mute")], THREE.classes).tolist() == [[0.0, 0.0, 0.0]]

@@ -19,14 +19,18 @@ import tiny_asr
 import tiny_text
 from facts import says
 from serzoo.datamodules.catalog import open_corpora
+from serzoo.datamodules.labelling import audit
 from serzoo.datamodules.labelling import label as verb
 from serzoo.datamodules.labelling.asr import Transcribe
 from serzoo.datamodules.labelling.entail import Entail
 from serzoo.datamodules.labelling.label import label, settings, shown, trace
+from serzoo.datamodules.labelling.select import centred, fold_rows, soft_scores, soft_targets
+from serzoo.datamodules.labelling.stage import rows_of
 from serzoo.datamodules.manifest import Utterance, read_manifest, write_manifest
 from serzoo.zoo import cli
 from serzoo.zoo.core import progress as bars
 from serzoo.zoo.core.errors import ConfigError, DataError
+from serzoo.zoo.core.taxonomy import Taxonomy
 
 SAID = {
     "angry": "Stop shouting at me, I am so angry.",
@@ -286,6 +290,28 @@ def test_a_fine_taxonomy_folds_into_a_coarse_one(corpus):
     assert done.record["folded"]["angry"] == "negative"
     lines = shown(trace(corpus.parent / "out", "c/000"))
     assert lines[-2].startswith("folded: angry is negative")
+    assert lines[-1].startswith("label: negative")
+
+
+def test_centred_labels_are_traced_and_learned_from_the_same_scores(corpus):
+    folder = corpus.parent / "out"
+    plain = call(corpus, "out", taxonomy="ekman", into="sentiment3").record
+    assert plain["centre"] is None
+    done = call(corpus, "out", taxonomy="ekman", into="sentiment3", centre=True)
+    assert np.shape(done.record["centre"]) == (3, 7)
+    assert done.record["scores"] == plain["scores"]  # nothing is scored again
+    fine, coarse = Taxonomy.load("ekman"), Taxonomy.load("sentiment3")
+    raw = list(rows_of(folder / "scores.jsonl"))
+    rows = centred(raw, fine.classes, np.asarray(done.record["centre"]))
+    expected = soft_targets(fold_rows(rows, fine, coarse), coarse)
+    found = soft_scores(folder / "manifest.jsonl", coarse, "soft")
+    assert found == {i: v.tolist() for i, v in expected.items()}
+    weak, _ = audit.opened(str(folder))
+    np.testing.assert_allclose(
+        np.mean([row["by_template"] for row in weak.rows.values()], axis=0), 0.0, atol=1e-4
+    )
+    lines = shown(trace(folder, "c/000"))
+    assert any(line.startswith("centred") for line in lines)
     assert lines[-1].startswith("label: negative")
 
 
