@@ -1,4 +1,4 @@
-"""Options of heads as earlier versions wrote them, in records, checkpoints and saved models.
+"""Options of parts as earlier versions wrote them, in records, checkpoints and saved models.
 
 :func:`upgraded` reads such options as today's. :func:`as_first_written` does the reverse for the
 fingerprint of a run. So a run keeps its fingerprint if an option is added or renamed.
@@ -12,8 +12,10 @@ from typing import Any
 LATER: dict[str, dict[str, Any]] = {
     "selm": {"constants": "added"},
     "gen_ser": {"text_model": None, "text_revision": None},
+    "hf": {"join": "mix"},
+    "serzoo-small": {"join": "mix"},
 }
-"""Type of a head to the options that its first records lack, with the values that hold there."""
+"""Type of a head or an encoder to the options that its first records lack, with the values that hold there."""
 
 
 def upgraded(head: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,16 +32,16 @@ def upgraded(head: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def as_first_written(head: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that decide a head's fingerprint, as its first version wrote them.
+def as_first_written(part: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that decide a run's fingerprint, as their first version wrote them.
 
     An option of :data:`LATER` is left out at the value that held before it existed.
 
     Args:
-        head: options of a head, with its ``type``.
+        part: options of a head or an encoder, with its ``type``.
     """
-    usual = LATER.get(str(head.get("type")), {})
-    found = {k: v for k, v in head.items() if k not in usual or v != usual[k]}
+    usual = LATER.get(str(part.get("type")), {})
+    found = {k: v for k, v in part.items() if k not in usual or v != usual[k]}
     if found.get("type") == "selm" and found.get("lm_weight") in (0, 1):
         found["calibrated"] = found.pop("lm_weight") == 0
     return found

@@ -232,7 +232,8 @@ class RunConfig:
         """The keys that decide the numbers, as plain containers."""
         d = self.to_dict()
         del d["recipe"], d["head_name"]  # the other keys hold what these name
-        d["head"] = earlier.as_first_written(d["head"])
+        for part in ("head", "encoder"):
+            d[part] = earlier.as_first_written(d[part])
         for key in ("root", "manifest", "workers", "features"):
             del d["data"][key]
         tuned = d["encoder"].get("tuning", "frozen") != "frozen"
