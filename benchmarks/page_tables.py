@@ -9,6 +9,7 @@ The table below it is computed, and the sentences are written by hand.
 from __future__ import annotations
 
 import json
+import math
 import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -703,7 +704,10 @@ Way = tuple[str, str, str]
 
 
 def two_ways(columns: Sequence[str], rows: Mapping[str, tuple[Way, Way]]) -> Table:
-    """Return UAR of two ways on the same utterances, and the first one minus the second one."""
+    """Return UAR of two ways on the same utterances, and the first one minus the second one.
+
+    The interval is for new trainings. If all trainings are alike, it is for new speakers only.
+    """
     body: list[Line] = []
     for title, ways in rows.items():
         found = [_grids(name)[recipe] for name, recipe, _ in ways]
@@ -711,8 +715,9 @@ def two_ways(columns: Sequence[str], rows: Mapping[str, tuple[Way, Way]]) -> Tab
         asked = Question(title, found[0], difference(*cells), declared=True)
         d = ask([asked], Asked(baseline="classification"))[title]
         means = [uar(suite(name)[recipe, head], True) for name, recipe, head in ways]
-        body.append([title, *means, change(d.value, d.new.low, d.new.high)])
-    return Table("", (*columns, "difference, new trainings"), body)
+        bounds = d.these if math.isnan(d.new.low) else d.new
+        body.append([title, *means, change(d.value, bounds.low, bounds.high)])
+    return Table("", (*columns, "difference (interval)"), body)
 
 
 @cache
@@ -738,19 +743,28 @@ def standardised() -> Table:
     )
 
 
-@named
-def layers_side_by_side() -> Table:
+def _layers(corner: str, heads: Sequence[str]) -> Table:
     return two_ways(
-        ("corpus, head", "layers 2 to 5", "layer 4"),
+        (corner, "layers 2 to 5", "layer 4"),
         {
             f"{CORPORA[corpus]}, {text}": (
                 ("layers_whisper", corpus, head),
                 ("head_to_head_whisper", corpus, head),
             )
             for corpus in CORPORA
-            for text, head in labels((BASELINE, "linear_svm")).items()
+            for text, head in labels(heads).items()
         },
     )
+
+
+@named
+def layers_side_by_side() -> Table:
+    return _layers("corpus, head", (BASELINE, "linear_svm"))
+
+
+@named
+def layers_short() -> Table:
+    return _layers("UAR on frozen Whisper-base", (BASELINE,))
 
 
 @named

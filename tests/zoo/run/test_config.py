@@ -109,6 +109,18 @@ def test_a_configuration_of_before_heads_had_names_is_called_after_its_type() ->
     assert old.fingerprint == load("head=selm").fingerprint
 
 
+@pytest.mark.parametrize("encoder", ["serzoo-small", "whisper-base"])
+def test_an_encoder_s_later_option_leaves_the_runs_of_before_as_they_were(encoder: str) -> None:
+    today = load(f"encoder={encoder}")
+    values = today.to_dict()
+    assert values["encoder"].pop("join") == "mix"
+    assert RunConfig.from_dict(values).fingerprint == today.fingerprint
+    assert "join" not in today.identity["encoder"]
+    other = load(f"encoder={encoder}", "encoder.join=concat")
+    assert other.identity["encoder"]["join"] == "concat"
+    assert other.fingerprint != today.fingerprint
+
+
 @pytest.mark.parametrize(("calibrated", "weight"), [(False, 1.0), (True, 0.0)])
 def test_selm_s_calibrated_of_before_is_a_weight_and_the_same_run(
     calibrated: bool, weight: float
