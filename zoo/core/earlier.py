@@ -15,7 +15,7 @@ LATER: dict[str, dict[str, Any]] = {
     "hf": {"join": "mix"},
     "serzoo-small": {"join": "mix"},
 }
-"""Type of a head or an encoder to the options that its first records lack, with the values that hold there."""
+"""Type of a head or an encoder to options that its first records lack, with the values there."""
 
 
 def upgraded(head: Mapping[str, Any]) -> dict[str, Any]:
