@@ -11,6 +11,7 @@ from typing import Any
 
 from ...datamodules.audio import read_utterance
 from ...datamodules.catalog import open_corpora
+from ..core.earlier import as_first_written
 from ..core.errors import ComparisonError, DataError, SerzooError
 from ..core.speakers import NONE
 from ..run.record import RECORD, Attributes, Record, attributes_of, read_attributes, read_record
@@ -267,7 +268,7 @@ def _settings(run: Run) -> dict[str, Any]:
     found |= {f"optim.{k}": v for k, v in cfg["optim"].items()}
     for key in searched(run.record):
         found.pop(key, None)
-    found |= {f"encoder.{k}": v for k, v in cfg["encoder"].items()}
+    found |= {f"encoder.{k}": v for k, v in as_first_written(cfg["encoder"]).items()}
     # stored and live features make other batches: by the length of frames, or of files
     return found | {
         "trainer.precision": cfg["trainer"]["precision"],

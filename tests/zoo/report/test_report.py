@@ -256,6 +256,17 @@ def test_a_setting_that_is_younger_than_a_record_had_its_default_there() -> None
         check_comparable([first, other])
 
 
+def test_an_option_of_an_encoder_that_is_younger_than_a_record_had_its_default_there() -> None:
+    first, other = make(), make("prototype")
+    small = {"type": "serzoo-small", "layers": [2]}
+    old = altered(first, lambda r: r["config"].update(encoder=small))
+    new = altered(other, lambda r: r["config"].update(encoder={**small, "join": "mix"}))
+    check_comparable([old, new])
+    wide = altered(other, lambda r: r["config"].update(encoder={**small, "join": "concat"}))
+    check_comparable([old, wide])  # it has a table of its own
+    assert wide.group == (old.group[0], f"{old.group[1]} concat")
+
+
 def test_another_rule_of_selection_is_refused() -> None:
     first, second = grid(HEADS, (0,), (1,))
     other = altered(second, lambda r: r["selection"].update(rule="last"))
