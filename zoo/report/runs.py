@@ -85,7 +85,7 @@ class Run:
 
 
 def encoder_name(node: Mapping[str, Any]) -> str:
-    """Return the name of an encoder in tables: its model, tuning, layers, and how they are joined."""
+    """Return the name of an encoder in tables: model, tuning, layers and how they are joined."""
     name = Path(str(node.get("name") or node["type"])).name
     if node.get("tuning") not in (None, "frozen"):
         name += f" {node['tuning']}"
