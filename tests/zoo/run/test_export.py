@@ -97,6 +97,14 @@ def test_every_family_of_convolutions(tiny_hf, tmp_path, family, norm, head):
 
 
 @pytest.mark.slow
+def test_layers_side_by_side(tiny_hf, tmp_path):
+    name = tiny_hf(do_normalize=True)
+    module = build("classification", "hf", name=name, layers=[0, 2], join="concat")
+    assert module.encoder.dim == 64
+    assert parity(module, export(module, tmp_path / "model.onnx")) < 1e-4
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("head", [h for h in HEADS if h != "selm"])
 def test_spectrograms_to_scores(tmp_path, head):
     module = build(head)
