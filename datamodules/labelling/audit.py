@@ -116,7 +116,7 @@ def opened(
             {u.id: u for u in utterances},
             Taxonomy.from_dict(record["taxonomy"]),
             Taxonomy.from_dict(record["scores"]["settings"]["taxonomy"]),
-            {r["id"]: dict(r) for r in scored(folder, record)},
+            {r["id"]: r for r in scored(folder, record)},
             Criteria(**record["selection"]["criteria"]),
             record["source"],
         )

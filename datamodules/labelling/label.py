@@ -122,7 +122,7 @@ def trace(out: str | Path, id: str) -> dict[str, Any]:
     found = {u.id: u for u in read_manifest(folder / "manifest.jsonl")}
     if id not in found:
         raise DataError(f"no utterance {id} in {folder}{_near(id, found)}")
-    scores = next((dict(row) for row in scored(folder, record) if row["id"] == id), None)
+    scores = next((row for row in scored(folder, record) if row["id"] == id), None)
     return {
         "utterance": found[id],
         "transcript": _row(folder / "transcripts.jsonl", id),

@@ -123,8 +123,12 @@ def centre_of(rows: Iterable[Mapping[str, Any]], classes: Sequence[str]) -> Scor
 
     Zeros if no row has words.
     """
-    lifts = [lift for row in rows if (lift := lift_of(row, classes)) is not None]
-    mean: Scores = np.mean(lifts or [np.zeros((1, len(classes)))], axis=0).round(DIGITS) + 0.0
+    total: Scores = np.zeros((1, len(classes)))
+    count = 0
+    for row in rows:  # of a large corpus: one at a time
+        if (lift := lift_of(row, classes)) is not None:
+            total, count = total + lift, count + 1
+    mean: Scores = (total / max(count, 1)).round(DIGITS) + 0.0
     return mean
 
 
@@ -145,14 +149,14 @@ def centred(
         }
 
 
-def scored(folder: Path, record: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def scored(folder: Path, record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the rows of a finished folder as its labels were selected from, before folding.
 
     Args:
         folder: folder of ``serzoo label``.
         record: its ``labels.json``.
     """
-    rows: Iterator[Mapping[str, Any]] = rows_of(folder / "scores.jsonl")
+    rows = rows_of(folder / "scores.jsonl")
     if (centre := record.get("centre")) is None:
         return rows
     classes = Taxonomy.from_dict(record["scores"]["settings"]["taxonomy"]).classes

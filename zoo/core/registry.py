@@ -520,6 +520,8 @@ def _misfit(annotation: Any) -> str:
     words = [m for m in _members(annotation) if m is not type(None)]
     if words and all(isinstance(word, str) for word in words):  # of a Literal
         return f"is not allowed; give one of {', '.join(words)}"
+    if annotation is bool:
+        return "does not fit bool; give true or false"
     return f"does not fit {_show(annotation)}"
 
 

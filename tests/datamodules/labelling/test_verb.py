@@ -355,6 +355,7 @@ def test_other_settings_are_refused_but_for_those_of_the_selection(corpus):
         (["taxonomy=big4"], "missing key 'out'"),
         (["taxonomy=big4", "out=x", "treshold=1"], "'treshold'.*'threshold'"),
         (["taxonomy=big4", "out=x", "threshold=high"], "threshold='high'.* float"),
+        (["taxonomy=big4", "out=x", "centre=maybe"], "centre='maybe'.* true or false"),
         (["taxonomy=big4", "out=x", "threshold=2"], r"threshold=2\b.* 0 .* 1\b"),
         (["taxonomy=big4", "out=x", "nli.model=x"], r"'nli\.model'.* asr\.KEY, scorer\.KEY"),
         (["taxonomy=big4", "out=x", "asr.beem=2"], "asr: .*'beem'.*'beams'"),

@@ -109,6 +109,14 @@ def test_a_configuration_of_before_heads_had_names_is_called_after_its_type() ->
     assert old.fingerprint == load("head=selm").fingerprint
 
 
+@pytest.mark.parametrize(
+    ("encoder", "fingerprint"), [("serzoo-small", "43e1f6b619"), ("whisper-base", "a07879f99d")]
+)
+def test_a_run_keeps_its_fingerprint(encoder: str, fingerprint: str) -> None:
+    """A new option belongs into ``zoo/core/earlier.py``, or finished runs are not found again."""
+    assert config.load("emodb", [f"encoder={encoder}"]).fingerprint == fingerprint
+
+
 @pytest.mark.parametrize("encoder", ["serzoo-small", "whisper-base"])
 def test_an_encoder_s_later_option_leaves_the_runs_of_before_as_they_were(encoder: str) -> None:
     today = load(f"encoder={encoder}")
