@@ -194,6 +194,8 @@ def _job(cell: Cell, folder: Path) -> pool.Job:
     facts: dict[str, Any] = {"axes": point} if point else {}
     if axes.SOURCE in cell.point:
         facts["pretraining"] = cell.point[axes.SOURCE]
+    if cell.source and cell.cfg.encoder["type"] == "trained":  # one table for all pre-trainings
+        facts["source"] = {"encoder": {**cell.source.cfg.encoder, "tuning": "frozen"}}
     return pool.Job(cell.name, cell.cfg.to_dict(), folder / "cells" / cell.name, {"facts": facts})
 
 

@@ -1,7 +1,7 @@
 """Pre-trainings of a suite: runs whose encoders its cells start from.
 
 The key ``pretraining`` of a suite's file describes them. The axis ``pretraining`` compares them;
-its value ``none`` means new weights::
+its value ``none`` means new (or published) weights::
 
     label: {corpus: synthetic_talk, taxonomy: basic7}      # `serzoo label` makes these first
     pretraining:
@@ -10,7 +10,8 @@ its value ``none`` means new weights::
       human: {about: words, recipe: lanser_pretrain, overrides: [data.label=acted]}
     axes: {pretraining: [none, weak, shuffled, human], ...}
 
-Each is trained once per seed, with the encoder of the cells, for all their folds and shares.
+Each is trained once per seed, with the encoder of the cells, for all their folds and shares. Its
+overrides may tune an encoder that the cells keep frozen; then the cells use it as it is.
 """
 
 from __future__ import annotations

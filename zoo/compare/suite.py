@@ -270,8 +270,7 @@ def expand(suite: Suite, *, out: str) -> list[Cell]:
                 chosen = [*base, f"head={head}", *last, *size, f"fold={fold}"]
                 source = begun[seed]
                 if suite.starts:
-                    start = str(source.folder) if source else None
-                    chosen.append(axes.setting("init", start))
+                    chosen = _begin(chosen, source, probe)
                 cfg = config.load(recipe, [*chosen, f"seed={seed}"])
                 shown = str(encoder or probe.encoder["type"])
                 stem = Path(recipe).stem
@@ -293,18 +292,35 @@ def expand(suite: Suite, *, out: str) -> list[Cell]:
 def _source(
     suite: Suite, point: Point, settings: Sequence[str], seed: int, probe: RunConfig, out: str
 ) -> Source | None:
-    """Return the pre-training of a cell; both must have the same encoder."""
+    """Return the pre-training of a cell; both must have the same encoder, tuned or frozen."""
     if suite.starts is None:
         return None
     arm, folder = str(point[axes.SOURCE]), Path(out) / suite.name
     source = suite.starts.source(arm, settings, seed, out=out, folder=folder)
-    if source and source.cfg.encoder != probe.encoder:
+    if source and not (source.cfg.encoder == probe.encoder or _freezes(source, probe)):
         raise ConfigError(
             f"suite '{suite.name}': the encoder of the cells is {probe.encoder}, but that of "
             f"pretraining '{arm}' is {source.cfg.encoder}; give both recipes the same encoder, or "
-            "set encoder=NAME"
+            "set encoder=NAME (only encoder.tuning may differ: frozen in the cells)"
         )
     return source
+
+
+def _freezes(source: Source, probe: RunConfig) -> bool:
+    """Whether a pre-training tunes the encoder that its cells keep frozen."""
+    return {**source.cfg.encoder, "tuning": "frozen"} == probe.encoder
+
+
+def _begin(settings: list[str], source: Source | None, probe: RunConfig) -> list[str]:
+    """Return a cell's overrides with its pre-training: tuned further, or frozen as it is."""
+    none = axes.setting("init", None)  # whatever the recipe begins with
+    if source is None:
+        return [*settings, none]
+    folder = str(source.folder)
+    if source.cfg.encoder == probe.encoder:
+        return [*settings, axes.setting("init", folder)]
+    rest = [s for s in settings if not s.startswith(("encoder=", "encoder."))]
+    return [*rest, none, "encoder=trained", axes.setting("encoder.name", folder)]
 
 
 class _Folds:

@@ -48,9 +48,8 @@ class Run:
         cfg = self.record.config
         stem = Path(cfg["recipe"]).stem
         parts = [p for p in (stem, self.pair, self.condition) if p]
-        node = cfg["encoder"]
-        if self.record.kind == "adaptation":  # how it was tuned is in the condition
-            node = self.record.source["encoder"]
+        # of an adaptation: how it was tuned is in the condition
+        node = self.record.source.get("encoder", cfg["encoder"])
         beside = f" + {cfg['utterance']}" if cfg.get("utterance") else ""
         if self.normalised:
             beside += f", {NORMALISED} ({self.normalised})"

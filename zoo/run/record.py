@@ -235,7 +235,7 @@ class Record(Computed):
         shots: number of utterances of each class that the model was adapted on.
         draw: seed of the support.
         tuning: what was tuned.
-        source: the model that was adapted.
+        source: the model that was adapted, or the pre-training whose frozen encoder is used.
         support: digest, counts and speakers of the support.
         adaptation: the options of the adaptation.
         new_classes: classes that the source did not have.

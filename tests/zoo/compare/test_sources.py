@@ -107,6 +107,39 @@ def test_pretrainings_share_the_cells_encoder_and_not_their_optimisation(file: P
         planned(file)
 
 
+SMALL = (
+    TEXT.replace("[encoder.dim=48, ", "[encoder=serzoo-small, ")
+    .replace("labels: weak}", "labels: weak, overrides: [encoder.tuning=full]}")
+    .replace("labels: shuffled}", "labels: shuffled, overrides: [encoder.tuning=full]}")
+    .replace("[data.manifest=null,", "[encoder.tuning=full, data.manifest=null,")
+)
+
+
+def test_a_tuned_pretraining_can_be_kept_frozen_and_stays_in_the_same_table(file: Path) -> None:
+    file.write_text(SMALL)
+    plan = planned(file)
+    assert {job.config["encoder"]["tuning"] for job in plan.ahead} == {"full"}
+    groups, stored = set(), set()
+    for job in plan.cells:
+        cfg, facts = plan.of[job.name].cfg, job.options["facts"]
+        record = Record(config=cfg.to_dict()).add(facts)
+        groups.add(Run(job.name, record, None).group)  # type: ignore[arg-type]
+        arm = facts["pretraining"]
+        assert cfg.init is None
+        assert cfg.encoder["type"] == ("serzoo-small" if arm == "none" else "trained")
+        if arm != "none":
+            assert Path(cfg.encoder["name"]).name.startswith(f"{arm}-serzoo-small")
+            stored.add(cfg.encoder["name"])
+    assert groups == {
+        (f"lanser_finetune, share={share}", "serzoo-small layers [2]") for share in (0.1, 1.0)
+    }
+    assert len(stored) == 3 * 2  # arms, seeds
+    layers = SMALL.replace("encoder.tuning=full, data", "'encoder.layers=[1]', data")
+    file.write_text(layers)
+    with pytest.raises(ConfigError, match=says("'starts'", "'human'", "[1]", "encoder.tuning")):
+        planned(file)
+
+
 def test_weak_and_shuffled_learn_the_same_labels_in_another_order(file: Path) -> None:
     by_arm = {s.arm: s for s in planned(file, "seed=[7]").sources.values()}
     data = {arm: source.cfg.data for arm, source in by_arm.items()}
