@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from ...datamodules.labelling.label import label
+from ...datamodules.labelling.label import label, settings
 from ..core.errors import ConfigError, suggest
 from ..run import config
 from ..run.schema import RunConfig, give, one_of
@@ -139,6 +139,8 @@ def check(arms: Mapping[str, Arm], label: Mapping[str, Any] | None, wanted: Sequ
     for key in ("corpus", "taxonomy"):
         if label is not None and key not in label:
             raise ConfigError(f"label has no {key}; give label.{key}")
+    if label is not None:
+        arguments(label)
 
 
 def make_labels(spec: Mapping[str, Any], folder: Path) -> list[str]:
@@ -151,9 +153,35 @@ def make_labels(spec: Mapping[str, Any], folder: Path) -> list[str]:
     Returns:
         The lines that the command prints.
     """
-    settings = {k: v for k, v in spec.items() if k != "corpus"}
-    done = label(spec["corpus"], out=str(folder), **settings)
+    done = label(**{**arguments(spec), "out": str(folder)})
     return list(done.lines)
+
+
+def arguments(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of :func:`.label.label`, except its folder, from a suite's ``label``.
+
+    Args:
+        spec: ``corpus`` and the keys of `serzoo label`. A scorer's options are ``scorer.model: NAME``
+            or ``scorer_options: {model: NAME}``; so are those of ``asr``. ``options: {KEY: VALUE}``
+            are those of the corpus' reader.
+
+    Raises:
+        ConfigError: if a key is unknown, or a value has a wrong type.
+    """
+    flat: dict[str, Any] = {}
+    for key, value in spec.items():
+        group = key.removesuffix("_options")
+        if key not in ("options", "asr_options", "scorer_options"):
+            flat[key] = value
+        elif isinstance(value, Mapping):
+            flat |= {f"{group}.{k}": v for k, v in value.items()}
+        elif value is not None:
+            raise ConfigError(f"label.{key}={value}; give {{KEY: VALUE}}")
+    if "out" in flat:
+        raise ConfigError(f"label.out={flat['out']}: a suite writes labels-* itself; leave it out")
+    corpus = flat.pop("corpus")
+    made = settings({**flat, "out": ""})
+    return {"source": corpus, **{k: v for k, v in made.items() if k != "out"}}
 
 
 def _digest(value: Any) -> str:

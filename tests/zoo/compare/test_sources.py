@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from facts import says, tells
 from rich.console import Console
+from serzoo.datamodules.labelling.label import label
 from serzoo.zoo.compare import compare, estimate, sources, suite
 from serzoo.zoo.compare.runs import Started
 from serzoo.zoo.core.errors import ConfigError
@@ -196,6 +199,16 @@ def test_a_cell_without_its_pretraining_is_recorded_and_not_run(file: Path) -> N
     assert plan.ready(weak) is weak
 
 
+@pytest.mark.parametrize("written", ["scorer.model: NAME", "scorer_options: {model: NAME}"])
+def test_a_suite_passes_the_options_of_a_scorer_on(written: str) -> None:
+    spec = yaml.safe_load(f"{{corpus: talk, taxonomy: basic7, {written}, options: {{text: true}}}}")
+    given = sources.arguments(spec)
+    assert (given["source"], given["taxonomy"]) == ("talk", "basic7")
+    assert given["scorer_options"] == {"model": "NAME"}
+    assert given["options"] == {"text": True}
+    signature(label).bind(out="labels", **given)
+
+
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
@@ -209,6 +222,10 @@ def test_a_cell_without_its_pretraining_is_recorded_and_not_run(file: Path) -> N
         ("about: weak labels", "abuot: weak labels", r"'pretraining\.weak\.abuot'.*'about'"),
         ("  weak: {", "  none: {", r"pretraining\.none .*another name"),
         ("taxonomy: basic7, ", "", r"label\.taxonomy"),
+        ("scorer: lexicon}", "scorre: lexicon}", r"label: .*'scorre'.*'scorer'"),
+        ("scorer: lexicon}", "threshold: high}", "label: threshold='high' .*float"),
+        ("scorer: lexicon}", "options: 7}", r"label\.options=7.*KEY"),
+        ("scorer: lexicon}", "out: here}", r"label\.out=here"),
         (
             "label: {corpus: synthetic_talk, taxonomy: basic7, scorer: lexicon}",
             "",
