@@ -161,9 +161,9 @@ def arguments(spec: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of :func:`.label.label`, except its folder, from a suite's ``label``.
 
     Args:
-        spec: ``corpus`` and the keys of `serzoo label`. A scorer's options are ``scorer.model: NAME``
-            or ``scorer_options: {model: NAME}``; so are those of ``asr``. ``options: {KEY: VALUE}``
-            are those of the corpus' reader.
+        spec: ``corpus`` and the keys of `serzoo label`. Options of a scorer are
+            ``scorer.model: NAME`` or ``scorer_options: {model: NAME}``; so are those of ``asr``.
+            ``options: {KEY: VALUE}`` are those of the corpus' reader.
 
     Raises:
         ConfigError: if a key is unknown, or a value has a wrong type.
