@@ -491,6 +491,20 @@ def robustness_emodb() -> Table:
     return heads_under("robustness", "EMO-DB", CORRUPTED, "emodb", SIX)
 
 
+ON_WHISPER = CORRUPTED | {"Opus at 12 kbit/s": "opus:12k", "the first second": "first:1s"}
+FIVE = ("classification", "linear_svm", "selm", "gen_ser", "gen_ser_target_only")
+
+
+@named
+def robustness_whisper_ravdess() -> Table:
+    return heads_under("robustness_whisper", "RAVDESS", ON_WHISPER, "ravdess", FIVE)
+
+
+@named
+def robustness_whisper_emodb() -> Table:
+    return heads_under("robustness_whisper", "EMO-DB", ON_WHISPER, "emodb", FIVE)
+
+
 @named
 def robustness_copies() -> Table:
     across = {
@@ -521,7 +535,7 @@ def robustness_scratch() -> Table:
 @named
 def robustness_short() -> Table:
     rows = suite("robustness")
-    heads = labels(("classification", "linear_svm", "selm", "gen_ser", "gen_ser_target_only"))
+    heads = labels(FIVE)
     return pivot("UAR on RAVDESS", heads, CORRUPTED, lambda h, c: uar(rows[f"ravdess, {c}", h]))
 
 
@@ -584,6 +598,18 @@ def few_shot() -> Table:
     )
 
 
+@named
+def few_shot_tuning() -> Table:
+    corpus = "emodb, from ravdess"
+    ways = {"the head": "head", "LoRA and the head": "lora", "all weights": "full"}
+    return pivot(
+        "what is tuned, Whisper-tiny.en",
+        ways,
+        {f"k = {k}": k for k in (0, 4, 16)},
+        lambda way, k: uar(shots("few_shot_tuning", corpus, way, k, "classification"), k > 0),
+    )
+
+
 ARMS = {
     "nothing": "classification",
     "weak labels": "classification after weak",
@@ -601,6 +627,19 @@ def _by_share(corner: str, arms: Mapping[str, str], shares: Sequence[float]) -> 
 @named
 def label_efficiency() -> Table:
     return _by_share("pre-trained on", ARMS, (0.01, 0.05, 0.1, 0.25, 0.5, 1.0))
+
+
+@named
+def lanser_speech() -> Table:
+    """UAR by corpus and share of human labels, after each pre-training on real talk."""
+    rows = suite("lanser_speech")
+    across = {
+        f"{CORPORA[corpus]}, {100 * share:.0f} %": f"{corpus}, share={share}"
+        for corpus in ("ravdess", "emodb")
+        for share in (0.1, 0.25, 1.0)
+    }
+    arms = dict(list(ARMS.items())[:3])
+    return pivot("pre-trained on", arms, across, lambda arm, share: uar(rows[share, arm], True))
 
 
 @named
