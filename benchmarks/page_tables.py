@@ -491,18 +491,18 @@ def robustness_emodb() -> Table:
     return heads_under("robustness", "EMO-DB", CORRUPTED, "emodb", SIX)
 
 
-ON_WHISPER = CORRUPTED | {"Opus at 12 kbit/s": "opus:12k", "the first second": "first:1s"}
+MORE_CORRUPTED = CORRUPTED | {"Opus at 12 kbit/s": "opus:12k", "the first second": "first:1s"}
 FIVE = ("classification", "linear_svm", "selm", "gen_ser", "gen_ser_target_only")
 
 
 @named
 def robustness_whisper_ravdess() -> Table:
-    return heads_under("robustness_whisper", "RAVDESS", ON_WHISPER, "ravdess", FIVE)
+    return heads_under("robustness_whisper", "RAVDESS", MORE_CORRUPTED, "ravdess", FIVE)
 
 
 @named
 def robustness_whisper_emodb() -> Table:
-    return heads_under("robustness_whisper", "EMO-DB", ON_WHISPER, "emodb", FIVE)
+    return heads_under("robustness_whisper", "EMO-DB", MORE_CORRUPTED, "emodb", FIVE)
 
 
 @named
@@ -820,21 +820,22 @@ def more_corpora() -> Table:
 # The papers' claims.
 
 
-ON_WHISPER = {
+BETTER = {
     "gen_ser_classification": "head_to_head_whisper",
+    "lanser_label_efficiency": "lanser_speech",
     "selm_few_shot": "few_shot_whisper",
     "selm_out_of_domain": "cross_corpus_whisper",
 }
-"""Suites on better frames that answer a claim too, whose own suite needs no download."""
+"""Suites on a better encoder that answer a claim too, whose own suite needs no download."""
 
 
 @cache
 def _answers() -> dict[str, list[Replication]]:
-    """Return what packed records say about each shipped claim: its own suite's, then Whisper's."""
+    """Return what packed records say about each claim: of its suite, then of the better one."""
     found = {}
     for name in shipped.names("claim"):
         claim = read_claim(name)
-        suites = [claim.suite, *([ON_WHISPER[name]] if name in ON_WHISPER else [])]
+        suites = [claim.suite, *([BETTER[name]] if name in BETTER else [])]
         found[name] = [replicate(claim, RESULTS / suite) for suite in suites]
     return found
 
@@ -848,7 +849,7 @@ def claims() -> Table:
         claim = found[0].claim
         body.append([claim.title, claim.paper.removeprefix("arXiv "), name, own, *better])
         body[-1] += [None] * (5 - len(body[-1]))
-    columns = ("claim", "arXiv", "serzoo replicate", "answer", "on Whisper-base")
+    columns = ("claim", "arXiv", "serzoo replicate", "answer", "on a better encoder")
     return Table("", columns, body)
 
 

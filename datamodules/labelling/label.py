@@ -317,7 +317,6 @@ def label(
     criteria = Criteria(threshold, margin, agreement, cap, balance, neutral)
     part, wait = _shard(shard)
     folder = Path(out)
-    # before hours of recognition
     check_place(folder / "labels.json")
     if ":" not in scorer:
         get("scorers", scorer)
@@ -333,7 +332,14 @@ def label(
             done = run(stage, items, folder, shard=part)
         return done
 
+    # both before hours of recognition: what is wrong with one is said now
     first = _transcribe(utterances, speech, asr, dict(asr_options or {}), place)
+    second = Entail(
+        scorer_of(scorer, dict(scorer_options or {}), place),
+        classes,
+        templates=TEMPLATES if templates is None else templates,
+        prior=prior,
+    )
     done = finish(first, utterances)
     lines = []
     if not done.complete:
@@ -346,12 +352,6 @@ def label(
             f"none of the {len(utterances)} transcripts can be used ({lines[-1]}); see "
             f"{done.path}, and set another asr=, or lower limits such as asr.min_confidence=null"
         )
-    second = Entail(
-        scorer_of(scorer, dict(scorer_options or {}), place),
-        classes,
-        templates=TEMPLATES if templates is None else templates,
-        prior=prior,
-    )
     done = finish(second, heard)
     if not done.complete:
         return Labelled(folder, None, [*lines, unfinished(second, done, part)])

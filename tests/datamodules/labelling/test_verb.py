@@ -267,6 +267,24 @@ def test_no_recogniser_is_loaded_where_all_have_text(corpus):
         call(corpus, "other", asr=None)
 
 
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"scorer": "masked", "scorer_options": {"model": "missing/model"}}, ("missing/model",)),
+        ({"scorer_options": {"modle": "x"}}, ("modle",)),
+        ({"templates": ["this says nothing"]}, ("this says nothing",)),
+        ({"prior": "substract"}, ("substract", "subtract")),
+    ],
+)
+def test_what_the_scorer_cannot_do_is_said_before_hours_of_recognition(
+    corpus, monkeypatch, values, words
+):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(verb, "run", lambda *_: pytest.fail("it was recognised first"))
+    with pytest.raises(ConfigError, match=says(*words)):
+        call(corpus, "labels", **values)
+
+
 def test_each_reason_to_have_no_label_is_traced(corpus):
     call(corpus, "out", threshold=0.99)
     folder = corpus.parent / "out"
@@ -363,7 +381,7 @@ def test_other_settings_are_refused_but_for_those_of_the_selection(corpus):
         (["taxonomy=big4", "out=x", "scorer=nil"], "'nil'.* nli\\b"),
         (["taxonomy=big5", "out=x"], "'big5'.*'big4'"),
         (["taxonomy=big4", "out=x", "shard=4"], "shard=4.* k/n"),
-        (["taxonomy=big4", "out=x", "shard=3/2"], "shard 3 of 2.*1/2 .*2/2"),
+        (["taxonomy=big4", "out=x", "scorer=lexicon", "shard=3/2"], "shard 3 of 2.*1/2 .*2/2"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(corpus, monkeypatch, words, message):
