@@ -21,7 +21,7 @@ PRETRAINED = {
     "head_to_head", "normalised", "corrupted_training", "robustness_copies", "robustness",
     "emogator", "emogator_whisper", "normalised_frames", "standardise",
     "cross_corpus", "gen_ser_parts", "gender", "tuning_whisper",
-    "layers_whisper", "few_shot_whisper_nemo",
+    "layers_whisper", "few_shot_whisper_nemo", "robustness_whisper", "lanser_speech",
 }  # fmt: skip
 """Suites on encoders that were trained before."""
 
@@ -99,7 +99,7 @@ def test_the_committed_results_are_few_and_small() -> None:
     assert len(first) <= 60
     assert sum(p.stat().st_size for p in first) < 20_000_000
     assert len(real) == 4 * len(PRETRAINED)
-    assert sum(p.stat().st_size for p in real) < 40_000_000
+    assert sum(p.stat().st_size for p in real) < 50_000_000
     assert sum(p.stat().st_size for p in studies) < 300_000
 
 

@@ -236,7 +236,7 @@ def test_committed_records_of_before_versions_are_read_without_loss() -> None:
             old += 1
             assert found.more == {"format": 1}  # which the version replaced
         assert json.dumps(found.to_json()) == json.dumps(line["record"])
-    assert (len(suites), old) == (30, 12)
+    assert (len(suites), old) == (32, 12)
 
 
 def test_parts_that_a_run_writes() -> None:
