@@ -56,6 +56,11 @@ class Run:
         return ", ".join(parts), encoder_name(node) + beside
 
     @property
+    def frozen_start(self) -> bool:
+        """Whether the encoder is that of a suite's pre-training, as it is."""
+        return bool(self.record.pretraining and self.record.source)
+
+    @property
     def normalised(self) -> str:
         """How speakers were normalised (``speaker``, ``enrol:K``); "" if they were not."""
         way = self.record.config.get("data", {}).get("normalise", NONE)
@@ -267,7 +272,9 @@ def _settings(run: Run) -> dict[str, Any]:
     found |= {f"optim.{k}": v for k, v in cfg["optim"].items()}
     for key in searched(run.record):
         found.pop(key, None)
-    found |= {f"encoder.{k}": v for k, v in as_first_written(cfg["encoder"]).items()}
+    # of frozen pre-trainings: the encoder that they tuned, which is the same for all
+    node = run.record.source["encoder"] if run.frozen_start else cfg["encoder"]
+    found |= {f"encoder.{k}": v for k, v in as_first_written(node).items()}
     # stored and live features make other batches: by the length of frames, or of files
     return found | {
         "trainer.precision": cfg["trainer"]["precision"],

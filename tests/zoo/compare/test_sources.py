@@ -17,7 +17,7 @@ from serzoo.zoo.compare.runs import Started
 from serzoo.zoo.core.errors import ConfigError
 from serzoo.zoo.core.files import write_json
 from serzoo.zoo.report.overview import pairs, starts_of
-from serzoo.zoo.report.runs import Run
+from serzoo.zoo.report.runs import Run, _settings
 from serzoo.zoo.report.table import source_notes
 from serzoo.zoo.run.record import Record, read_record
 
@@ -122,11 +122,13 @@ def test_a_tuned_pretraining_can_be_kept_frozen_and_stays_in_the_same_table(file
     file.write_text(SMALL)
     plan = planned(file)
     assert {job.config["encoder"]["tuning"] for job in plan.ahead} == {"full"}
-    groups, stored = set(), set()
+    groups, stored, shared = set(), set(), set()
     for job in plan.cells:
         cfg, facts = plan.of[job.name].cfg, job.options["facts"]
         record = Record(config=cfg.to_dict()).add(facts)
-        groups.add(Run(job.name, record, None).group)  # type: ignore[arg-type]
+        run = Run(job.name, record, None)  # type: ignore[arg-type]
+        groups.add(run.group)
+        shared.add(str({k: v for k, v in _settings(run).items() if k.startswith("encoder.")}))
         arm = facts["pretraining"]
         assert cfg.init is None
         assert cfg.encoder["type"] == ("serzoo-small" if arm == "none" else "trained")
@@ -136,6 +138,7 @@ def test_a_tuned_pretraining_can_be_kept_frozen_and_stays_in_the_same_table(file
     assert groups == {
         (f"lanser_finetune, share={share}", "serzoo-small layers [2]") for share in (0.1, 1.0)
     }
+    assert len(shared) == 1  # so one table may hold them
     assert len(stored) == 3 * 2  # arms, seeds
     layers = SMALL.replace("encoder.tuning=full, data", "'encoder.layers=[1]', data")
     file.write_text(layers)
