@@ -270,8 +270,12 @@ def expand(suite: Suite, *, out: str) -> list[Cell]:
                 chosen = [*base, f"head={head}", *last, *size, f"fold={fold}"]
                 source = begun[seed]
                 if suite.starts:
-                    chosen = _begin(chosen, source, probe)
+                    further = source and source.cfg.encoder == probe.encoder
+                    start = str(source.folder) if source and further else None
+                    chosen.append(axes.setting("init", start))
                 cfg = config.load(recipe, [*chosen, f"seed={seed}"])
+                if source and cfg.init is None:
+                    cfg = _on(source, cfg)
                 shown = str(encoder or probe.encoder["type"])
                 stem = Path(recipe).stem
                 name = f"{stem}-{shown}-{head}{axes.in_name(point)}-f{fold}"
@@ -311,16 +315,13 @@ def _freezes(source: Source, probe: RunConfig) -> bool:
     return {**source.cfg.encoder, "tuning": "frozen"} == probe.encoder
 
 
-def _begin(settings: list[str], source: Source | None, probe: RunConfig) -> list[str]:
-    """Return a cell's overrides with its pre-training: tuned further, or frozen as it is."""
-    none = axes.setting("init", None)  # whatever the recipe begins with
-    if source is None:
-        return [*settings, none]
-    folder = str(source.folder)
-    if source.cfg.encoder == probe.encoder:
-        return [*settings, axes.setting("init", folder)]
-    rest = [s for s in settings if not s.startswith(("encoder=", "encoder."))]
-    return [*rest, none, "encoder=trained", axes.setting("encoder.name", folder)]
+def _on(source: Source, cfg: RunConfig) -> RunConfig:
+    """Return a cell on the encoder of its pre-training, frozen; all else stays as it is.
+
+    Defaults that depend on the encoder, such as a head's pooling, are those of the cell's encoder.
+    """
+    start = ["encoder=trained", axes.setting("encoder.name", str(source.folder)), "init=null"]
+    return replace(cfg, encoder=config.load(cfg.recipe, start).encoder)
 
 
 class _Folds:

@@ -122,13 +122,15 @@ def test_a_tuned_pretraining_can_be_kept_frozen_and_stays_in_the_same_table(file
     file.write_text(SMALL)
     plan = planned(file)
     assert {job.config["encoder"]["tuning"] for job in plan.ahead} == {"full"}
-    groups, stored, shared = set(), set(), set()
+    groups, stored, shared, rest = set(), set(), set(), {}
     for job in plan.cells:
         cfg, facts = plan.of[job.name].cfg, job.options["facts"]
         record = Record(config=cfg.to_dict()).add(facts)
         run = Run(job.name, record, None)  # type: ignore[arg-type]
         groups.add(run.group)
         shared.add(str({k: v for k, v in _settings(run).items() if k.startswith("encoder.")}))
+        other = {**cfg.to_dict(), "encoder": None}  # the head's pooling, too
+        rest.setdefault((facts["axes"]["share"], cfg.seed), set()).add(str(other))
         arm = facts["pretraining"]
         assert cfg.init is None
         assert cfg.encoder["type"] == ("serzoo-small" if arm == "none" else "trained")
@@ -139,6 +141,7 @@ def test_a_tuned_pretraining_can_be_kept_frozen_and_stays_in_the_same_table(file
         (f"lanser_finetune, share={share}", "serzoo-small layers [2]") for share in (0.1, 1.0)
     }
     assert len(shared) == 1  # so one table may hold them
+    assert [len(found) for found in rest.values()] == [1] * 4
     assert len(stored) == 3 * 2  # arms, seeds
     layers = SMALL.replace("encoder.tuning=full, data", "'encoder.layers=[1]', data")
     file.write_text(layers)
