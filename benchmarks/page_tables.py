@@ -598,18 +598,6 @@ def few_shot() -> Table:
     )
 
 
-@named
-def few_shot_tuning() -> Table:
-    corpus = "emodb, from ravdess"
-    ways = {"the head": "head", "LoRA and the head": "lora", "all weights": "full"}
-    return pivot(
-        "what is tuned, Whisper-tiny.en",
-        ways,
-        {f"k = {k}": k for k in (0, 4, 16)},
-        lambda way, k: uar(shots("few_shot_tuning", corpus, way, k, "classification"), k > 0),
-    )
-
-
 ARMS = {
     "nothing": "classification",
     "weak labels": "classification after weak",
