@@ -271,9 +271,9 @@ def test_no_recogniser_is_loaded_where_all_have_text(corpus):
     ("values", "words"),
     [
         ({"scorer": "masked", "scorer_options": {"model": "missing/model"}}, ("missing/model",)),
-        ({"scorer_options": {"modle": "x"}}, ("modle",)),
+        ({"scorer_options": {"modell": "x"}}, ("modell",)),
         ({"templates": ["this says nothing"]}, ("this says nothing",)),
-        ({"prior": "substract"}, ("substract", "subtract")),
+        ({"prior": "add"}, ("add", "subtract")),
     ],
 )
 def test_what_the_scorer_cannot_do_is_said_before_hours_of_recognition(
