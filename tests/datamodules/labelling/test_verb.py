@@ -271,7 +271,7 @@ def test_no_recogniser_is_loaded_where_all_have_text(corpus):
     ("values", "words"),
     [
         ({"scorer": "masked", "scorer_options": {"model": "missing/model"}}, ("missing/model",)),
-        ({"scorer_options": {"modell": "x"}}, ("modell",)),
+        ({"scorer_options": {"modl": "x"}}, ("modl",)),
         ({"templates": ["this says nothing"]}, ("this says nothing",)),
         ({"prior": "add"}, ("add", "subtract")),
     ],
