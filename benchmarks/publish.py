@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -70,12 +71,25 @@ PAIRED = (
 DETAILS = ("groups", "calibration", "ranks", "variance")
 
 
-def without_paths(record: dict[str, Any]) -> dict[str, Any]:
-    """Return a record without the folders of the machine that made it."""
-    config = dict(record["config"])
-    config["data"] = {**config["data"], "root": None, "manifest": None}
-    config["trainer"] = {**config["trainer"], "out": "runs"}
-    return {**record, "config": config}
+FOLDERS = re.compile(r"(?<![\w./:-])/(?:[\w.-]+/)*([\w.-]+)")
+"""An absolute path; its last name is kept. Relative ones and addresses are left alone."""
+
+
+def without_paths(content: dict[str, Any]) -> dict[str, Any]:
+    """Return a record or a plan without the folders of the machine that made it."""
+    kept: dict[str, Any] = _bare(content)
+    if "config" in kept:
+        kept["config"]["data"] |= {"root": None, "manifest": None}
+        kept["config"]["trainer"]["out"] = "runs"
+    return kept
+
+
+def _bare(content: Any) -> Any:
+    if isinstance(content, str):
+        return FOLDERS.sub(r"\1", content)
+    if isinstance(content, list):
+        return [_bare(each) for each in content]
+    return {k: _bare(v) for k, v in content.items()} if isinstance(content, dict) else content
 
 
 def add(source: Path) -> Path:

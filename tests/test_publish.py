@@ -39,7 +39,13 @@ def test_a_suite_is_packed_without_paths_and_tabulated(results: Path, tmp_path: 
     cell = folder / "cells" / "one-0-0"
     record = json.loads((cell / "record.json").read_text())
     record["config"]["data"]["root"] = str(tmp_path)
+    record["source"] = {"folder": str(tmp_path / "start")}
+    record["notes"] = {"from": f"{tmp_path}/start, see https://example.org/a/b and a/b"}
     (cell / "record.json").write_text(json.dumps(record))
+    plan = json.loads((folder / "suite.json").read_text())
+    (folder / "suite.json").write_text(
+        json.dumps({**plan, "pretraining": {"arms": {}, "label": {"root": str(tmp_path)}}})
+    )
     for fold in (0, 1):
         rows = (
             f'{{"id": "one/f{fold}u{i}", "gender": "{("female", "male")[i % 2]}"}}\n'
@@ -51,6 +57,9 @@ def test_a_suite_is_packed_without_paths_and_tabulated(results: Path, tmp_path: 
     assert publish.verify() == ["s"]
     assert publish.main(["unpack", "s", str(tmp_path / "back")]) == 0
     assert not [p for p in (tmp_path / "back").rglob("*.json") if str(tmp_path) in p.read_text()]
+    kept = json.loads((tmp_path / "back" / "cells" / "one-0-0" / "record.json").read_text())
+    assert kept["source"] == {"folder": "start"}
+    assert kept["notes"] == {"from": "start, see https://example.org/a/b and a/b"}
     assert len((tmp_path / "back" / "utterances.jsonl").read_text().splitlines()) == 48
     # the same tables from the cells as from the packed form
     text = publish.section(results / "s", tmp_path)

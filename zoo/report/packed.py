@@ -218,7 +218,7 @@ def pack(source: Path, target: Path, clean: Callable[[Content], Content] = dict)
     Args:
         source: folder with ``suite.json`` and ``cells``.
         target: another folder; packed files that lie in it are replaced.
-        clean: function from a record to the one that is kept.
+        clean: function from a record, or the plan, to the one that is kept.
 
     Raises:
         DataError: if a cell cannot be read, the source is packed, or the target holds cells.
@@ -238,10 +238,11 @@ def pack(source: Path, target: Path, clean: Callable[[Content], Content] = dict)
         record = read_record(cell)
         if record is not None:
             packed.add(name, clean(record.to_json()), _table(cell), _table(cell, VALID))
-    plan = (source / PLAN).read_bytes()
+    plan = clean(json.loads((source / PLAN).read_bytes()))
+    text = f"{json.dumps(plan, indent=1, ensure_ascii=False)}\n".encode()
     with new_folder(target, (*CONTENT, SUMS)) as draft:
         sums = ""
-        for file, data in zip(CONTENT, (plan, packed.lines(), packed.arrays()), strict=True):
+        for file, data in zip(CONTENT, (text, packed.lines(), packed.arrays()), strict=True):
             (draft / file).write_bytes(data)
             sums += f"{hashlib.sha256(data).hexdigest()}  {file}\n"
         (draft / SUMS).write_text(sums, "utf-8")
