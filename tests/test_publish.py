@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 import re
 from pathlib import Path
 
@@ -110,6 +111,14 @@ def test_the_committed_results_are_few_and_small() -> None:
     assert len(real) == 4 * len(PRETRAINED)
     assert sum(p.stat().st_size for p in real) < 50_000_000
     assert sum(p.stat().st_size for p in studies) < 300_000
+
+
+def test_no_committed_record_or_plan_names_a_folder_of_a_machine() -> None:
+    packed = sorted(RESULTS.glob("*/records.jsonl.xz"))
+    assert len(packed) == 32
+    for path in packed:
+        for text in (lzma.decompress(path.read_bytes()), (path.parent / "suite.json").read_bytes()):
+            assert publish.FOLDERS.search(text.decode()) is None, path
 
 
 def test_the_committed_open_labels_are_tabulated_without_their_bootstrap() -> None:
